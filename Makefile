@@ -1,0 +1,67 @@
+# `make demo`, `make test`, `make serve`. They need Python 3.11, pip, make and git; everything else goes into .venv.
+#
+# On a Linux machine whose package index offers the CUDA build of torch first, 4 GB are saved by
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH_INDEX ?=
+BIN := .venv/bin
+DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dicom3tools
+
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo serve test lint evaluate demo-weights debian-packages clean
+
+demo: .venv/.runtime
+	$(BIN)/cfmri demo demo
+
+serve: .venv/.runtime
+	$(BIN)/cfmri demo demo --serve
+
+test: debian-packages lint
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The training of the shipped models, from nothing: hours on a CPU, minutes on a GPU.
+demo-weights: .venv/.runtime
+	$(BIN)/python -m cfmri_core.training.demo_weights
+
+# The figures in results/: simulated patients that no shipped model was trained on; about an hour on two cores.
+evaluate: .venv/.runtime
+	$(BIN)/cfmri simulate studies/evaluation --subjects 20 --seed 70000 --paired evaluation-targets.json
+	$(BIN)/cfmri evaluate studies/evaluation --suite edit --json results/edit.json --report results/edit.html
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "cfmri needs Python 3.11 ($(PYTHON) is another); say which: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# torch first, alone: MONAI Label's own requirements would pull torchvision, whose CPU build does not load.
+.venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable '.[server]'
+	$(BIN)/python -m pip install --quiet --no-deps monailabel==0.8.5
+	touch $@
+
+.venv/.test: .venv/.runtime
+	$(BIN)/python -m pip install --quiet --editable '.[server,test]'
+	touch $@
+
+# Graphics libraries for the 3D Slicer tests and a DICOM validator; without them the tests concerned skip and say so.
+debian-packages:
+	@if command -v dpkg >/dev/null && ! dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1; then \
+		if [ "$$(id -u)" = 0 ]; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(DEBIAN_PACKAGES) \
+				|| echo "Could not install all of: $(DEBIAN_PACKAGES)"; \
+		else echo "Some tests will skip. To run them: sudo apt-get install $(DEBIAN_PACKAGES)"; fi; \
+	fi
+
+clean:
+	rm -rf .venv build demo studies
