@@ -1,0 +1,163 @@
+"""A volume as the stack of normalised square images that the networks see, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from nibabel.orientations import io_orientation
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from cfmri_core.errors import GeometryError, RequestError
+from cfmri_core.volume import Volume
+
+#: Percentiles of a volume that are mapped to 0 and 1, as in Morão et al. (there per slice).
+LOW_PERCENTILE, HIGH_PERCENTILE = 10.0, 99.0
+
+#: For slices across world axis 0 (R), 1 (A), 2 (S): world axes of rows and columns and the sign each runs along, so that
+#: rows run to the back (axial) or to the feet, columns to the left (axial, coronal) or to the back.
+_VIEW = {2: ((1, -1), (0, -1)), 1: ((2, -1), (0, -1)), 0: ((2, -1), (1, -1))}
+
+
+@dataclass(frozen=True)
+class IntensityScale:
+    """Linear map between scanner units and normalised intensity, one for a whole volume.
+
+    One scale per volume, not per slice: a scale per slice gives neighbouring slices another gain,
+    which shows as flicker.
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, voxels: NDArray[np.generic]) -> IntensityScale:
+        """Scale that maps the 10th percentile to 0 and the 99th to 1.
+
+        Raises:
+            GeometryError: The image is constant, or nearly empty.
+        """
+        low, high = np.percentile(voxels, [LOW_PERCENTILE, HIGH_PERCENTILE])
+        if not high > low:
+            high = float(np.max(voxels))
+        if not high > low:
+            raise GeometryError("The image is constant.", "Choose a series that shows anatomy.")
+        return cls(float(low), float(high))
+
+    def normalise(self, voxels: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Scanner units to normalised intensity, float32."""
+        return ((voxels.astype(np.float32) - self.low) / (self.high - self.low)).astype(np.float32)
+
+    def restore(self, normalised: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised intensity to scanner units, float32."""
+        return (normalised * (self.high - self.low) + self.low).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SliceStack:
+    """How one grid maps to square images.
+
+    Attributes:
+        shape: Shape of the volume.
+        slice_axis: Voxel axis across which slices are taken: the one with the widest spacing, the last on a tie.
+        row_axis: Voxel axis that becomes image rows.
+        column_axis: Voxel axis that becomes image columns.
+        flips: Whether rows and columns run against their voxel axis.
+        resized: Rows and columns after resampling to square pixels, before padding.
+        image_size: Side of the square images.
+    """
+
+    shape: tuple[int, int, int]
+    slice_axis: int
+    row_axis: int
+    column_axis: int
+    flips: tuple[bool, bool]
+    resized: tuple[int, int]
+    image_size: int
+
+    @classmethod
+    def of(cls, volume: Volume, image_size: int) -> SliceStack:
+        """Lay out a volume: whole field of view inside the square, aspect ratio kept."""
+        spacing = np.round(volume.spacing_mm, 3)
+        slice_axis = int(2 - np.argmax(spacing[::-1]))
+        orientation = io_orientation(volume.affine)
+        row, column = _VIEW[int(orientation[slice_axis, 0])]
+        axes = [int(np.flatnonzero(orientation[:, 0] == world)[0]) for world, _ in (row, column)]
+        flips = tuple(
+            bool(orientation[axis, 1] != sign) for axis, (_, sign) in zip(axes, (row, column), strict=True)
+        )
+        extent = [volume.shape[axis] * volume.spacing_mm[axis] for axis in axes]
+        pixel = max(extent) / image_size
+        resized = tuple(max(1, round(length / pixel)) for length in extent)
+        return cls(
+            volume.shape, slice_axis, axes[0], axes[1], (flips[0], flips[1]), (resized[0], resized[1]), image_size
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of slices."""
+        return self.shape[self.slice_axis]
+
+    def native(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """View voxels as slices, shape ``(slices, rows, columns)``, in display orientation."""
+        view = np.transpose(voxels, (self.slice_axis, self.row_axis, self.column_axis))
+        return view[:, :: -1 if self.flips[0] else 1, :: -1 if self.flips[1] else 1]
+
+    def voxels(self, slices: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Undo `native`."""
+        view = slices[:, :: -1 if self.flips[0] else 1, :: -1 if self.flips[1] else 1]
+        order = (self.slice_axis, self.row_axis, self.column_axis)
+        return np.ascontiguousarray(np.transpose(view, np.argsort(order)))
+
+    def images(self, slices: NDArray[np.float32]) -> Tensor:
+        """Resample slices ``(slices, rows, columns)`` to images ``(slices, 1, size, size)``, padded with 0."""
+        tensor = torch.from_numpy(np.ascontiguousarray(slices, dtype=np.float32))[:, None]
+        if tuple(tensor.shape[2:]) != self.resized:
+            tensor = interpolate(tensor, size=self.resized, mode="bilinear", antialias=True, align_corners=False)
+        return pad(tensor, self._padding())
+
+    def label_images(self, slices: NDArray[np.uint8]) -> Tensor:
+        """Resample label slices to int64 images ``(slices, size, size)``, nearest neighbour."""
+        tensor = torch.from_numpy(np.ascontiguousarray(slices))[:, None].float()
+        return pad(interpolate(tensor, size=self.resized, mode="nearest-exact"), self._padding())[:, 0].long()
+
+    def at_native_size(self, images: Tensor) -> NDArray[np.float32]:
+        """Crop the padding and resample images ``(slices, channels, size, size)`` to native rows and columns."""
+        left, _, top, _ = self._padding()
+        inner = images[:, :, top : top + self.resized[0], left : left + self.resized[1]].float()
+        size = (self.shape[self.row_axis], self.shape[self.column_axis])
+        if size != self.resized:
+            inner = interpolate(inner, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return np.asarray(inner.cpu().numpy(), dtype=np.float32)
+
+    def _padding(self) -> tuple[int, int, int, int]:
+        (rows, columns), size = self.resized, self.image_size
+        top, left = (size - rows) // 2, (size - columns) // 2
+        return left, size - columns - left, top, size - rows - top
+
+
+def normalised_images(volume: Volume, image_size: int) -> tuple[Tensor, SliceStack, IntensityScale]:
+    """A volume as network input: images ``(slices, 1, size, size)``, with the layout and scale to go back."""
+    stack, scale = SliceStack.of(volume, image_size), IntensityScale.of(volume.voxels)
+    return stack.images(scale.normalise(np.asarray(stack.native(volume.voxels)))), stack, scale
+
+
+def slab(volume: Volume, axis: int, first: int, last: int) -> Volume:
+    """Crop a volume to the slices ``first`` to ``last - 1`` of an axis; the affine keeps them in place.
+
+    Raises:
+        RequestError: The range is empty or leaves the volume.
+    """
+    count = volume.shape[axis]
+    if not 0 <= first < last <= count:
+        raise RequestError(
+            f"Slices {first}:{last} do not lie in 0:{count}.", f"Give K from 0 to {count - 1}, or A:B with A < B <= {count}."
+        )
+    index = [slice(None)] * 3
+    index[axis] = slice(first, last)
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, axis] * first
+    return Volume(np.ascontiguousarray(volume.voxels[tuple(index)]), affine)
