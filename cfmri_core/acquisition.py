@@ -105,6 +105,53 @@ class AcquisitionParameters:
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
 
+@dataclass(frozen=True)
+class AttributeSource:
+    """Where a parameter came from.
+
+    Attributes:
+        attribute: The attribute read, e.g. ``MagneticFieldStrength (0018,0087)`` or a BIDS key.
+        raw: Its value as written there, before units and nominal values; ``1.494`` for a 1.5 T system.
+    """
+
+    attribute: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class AcquisitionRecord:
+    """Acquisition parameters and, for each, the attribute it was read from.
+
+    A parameter can have a source and still be unknown: the attribute is there but says nothing
+    usable (an echo time of 0, text where a number belongs).
+
+    Attributes:
+        parameters: The values.
+        sources: By parameter name; no entry where no attribute was found.
+    """
+
+    parameters: AcquisitionParameters
+    sources: Mapping[str, AttributeSource]
+
+    @classmethod
+    def from_texts(cls, found: Mapping[str, tuple[AttributeSource, str | float]]) -> AcquisitionRecord:
+        """Build a record from what a header says; a value that cannot be is left unknown.
+
+        Args:
+            found: By parameter name: the source, and the value in the parameter's own unit.
+        """
+        values = {name: usable(require_parameter(name), value) for name, (_, value) in found.items()}
+        return cls(AcquisitionParameters(**values), {name: source for name, (source, _) in found.items()})  # type: ignore[arg-type]
+
+
+def usable(parameter: Parameter, value: object) -> str | float | None:
+    """Return the value as the parameter's type, or ``None`` where it is not one: headers hold zeros and junk."""
+    try:
+        return _checked(parameter, value)
+    except AcquisitionError:
+        return None
+
+
 def require_parameter(name: str) -> Parameter:
     """Return the parameter of that name.
 
@@ -134,7 +181,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str | float]:
         parameter = require_parameter(name.strip())
         value = _checked(parameter, text)
         if value is None:
-            raise AcquisitionError(f"{parameter.name} has no value.", "Example: --set echo_time_ms=1.4", field=parameter.name)
+            message = f"{parameter.name} has no value."
+            raise AcquisitionError(message, "Example: --set echo_time_ms=1.4", field=parameter.name)
         parsed[parameter.name] = value
     return parsed
 

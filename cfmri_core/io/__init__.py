@@ -1,1 +1,1 @@
-"""Files in and out: the only code that opens files for writing is in `atomic`."""
+"""Volumes and acquisition parameters from files and back; every file is written whole or not at all."""
