@@ -1,0 +1,1 @@
+"""Measure what the models do: metrics, statistics over patients, suites, reports."""

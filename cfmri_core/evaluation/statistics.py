@@ -101,7 +101,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def _finite(values: Sequence[float]) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
-    return array[np.isfinite(array)]
+    finite: NDArray[np.float64] = array[np.isfinite(array)]
+    return finite
 
 
 def _finite_pairs(first: Sequence[float], second: Sequence[float]) -> NDArray[np.float64]:

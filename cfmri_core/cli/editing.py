@@ -1,0 +1,175 @@
+"""Commands that run a network on one volume: `predict-iap`, `edit`, `segment`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cfmri_core.acquisition import PARAMETERS, parse_assignments
+from cfmri_core.cli.console import choice, emit, formatted, note, progress_shown, table, warn
+from cfmri_core.cli.device import resolved_device
+from cfmri_core.errors import RequestError
+
+if TYPE_CHECKING:
+    from cfmri_core.pipeline.counterfactual import Counterfactual
+
+Input = Annotated[Path, typer.Argument(help="Folder with one DICOM series, or .nii/.nii.gz with a BIDS sidecar.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Model = Annotated[Path | None, typer.Option(help="Model folder, instead of the shipped one.")]
+
+
+def predict_iap(
+    input_: Annotated[Path, typer.Argument(metavar="INPUT", help="DICOM series folder, or NIfTI.")],
+    device: Device = "auto",
+    model: Model = None,
+    json: Json = False,
+) -> None:
+    """Predict how a volume was acquired, beside what its header says."""
+    from cfmri_core.io.scan import read_scan
+    from cfmri_core.models.iap_predictor import IapPredictor
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.pipeline.prediction import predict_acquisition
+
+    scan = read_scan(input_)
+    predictor = IapPredictor.load(locate_model("iap_predictor", model), resolved_device(device))
+    predicted = predict_acquisition(scan.volume, predictor)
+    header = scan.acquisition.parameters.as_dict()
+    rows = [("parameter", "header", "predicted", "probability")]
+    for parameter in PARAMETERS:
+        prediction = predicted.get(parameter.name, {})
+        rows.append((parameter.name, formatted(header[parameter.name]), *_prediction_cells(prediction)))
+    emit({"predicted": predicted, "header": header}, json, table(rows))
+
+
+def edit(
+    input_: Annotated[Path, typer.Argument(metavar="INPUT", help="DICOM series folder, or NIfTI with sidecar.")],
+    output: Annotated[Path, typer.Argument(help="NAME.nii.gz, or a folder that receives a DICOM series.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change one parameter.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Take all parameters of this other scan.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Take all parameters of this named protocol.")] = None,
+    method: Annotated[str, typer.Option(help="inversion (default), or paper: the published loop.")] = "inversion",
+    guidance_scale: Annotated[float | None, typer.Option(help="Guidance; the method's own if absent.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; the method's own if absent.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    slices: Annotated[str | None, typer.Option(help="K for one slice, A:B for slices A to B-1.")] = None,
+    device: Device = "auto",
+    model: Model = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the evidence as JSON only.")] = False,
+) -> None:
+    """Make the volume as it would have looked under other acquisition parameters."""
+    from cfmri_core.io.scan import read_scan, write_counterfactual
+    from cfmri_core.models.editor import Editor
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, edit_volume
+
+    changes = _changes(set_ or [], like, preset)
+    choice("Method", method, METHODS)
+    require_unused(output)
+    target_device = resolved_device(device)
+    request = EditRequest(
+        changes, method=method, guidance_scale=guidance_scale, steps=steps, seed=seed, slices=parse_slices(slices)
+    )
+    scan = read_scan(input_)
+    editor = Editor.load(locate_model("editor", model), target_device)
+    with progress_shown() as progress:
+        result = edit_volume(
+            scan.volume, scan.acquisition.parameters, request, editor, progress=progress, device=target_device
+        )
+    written = write_counterfactual(output, scan, result.volume, result.requested, result.evidence)
+    for warning in result.evidence.get("warnings", []):
+        warn(warning)
+    emit(result.evidence, json, _edit_summary(result, written))
+
+
+def segment(
+    input_: Annotated[Path, typer.Argument(metavar="INPUT", help="DICOM series folder, or NIfTI.")],
+    output: Annotated[Path, typer.Argument(help="NAME.nii.gz for NIfTI labels, or a folder for DICOM SEG.")],
+    device: Device = "auto",
+    model: Model = None,
+    json: Json = False,
+) -> None:
+    """Label the tissue: background 0, fat 1, fibroglandular tissue 2."""
+    import numpy as np
+
+    from cfmri_core.io.scan import read_scan, write_labels
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.models.segmenter import Segmenter
+    from cfmri_core.pipeline.segmentation import segment_volume
+
+    require_unused(output)
+    scan = read_scan(input_)
+    segmenter = Segmenter.load(locate_model("segmenter", model), resolved_device(device))
+    labels = segment_volume(scan.volume, segmenter)
+    written = write_labels(output, scan, labels)
+    voxel_ml = float(np.prod(labels.spacing_mm)) / 1000.0
+    volumes = {
+        name: float((labels.voxels == value).sum()) * voxel_ml for value, name in ((1, "fat"), (2, "fibroglandular"))
+    }
+    lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in volumes.items()]
+    emit({"output": written, "volumes_ml": volumes}, json, "\n".join([*lines, f"Written: {written}"]))
+
+
+def parse_slices(text: str | None) -> tuple[int, int] | None:
+    """Parse ``K`` or ``A:B`` into a half-open range of slice indices; ``None`` means all.
+
+    Raises:
+        RequestError: It is neither.
+    """
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not first.isdigit() or (colon and not last.isdigit()):
+        raise RequestError(f"--slices '{text}' is not a slice.", "Give K for one slice or A:B for slices A to B-1.")
+    start, stop = int(first), int(last) if colon else int(first) + 1
+    if start >= stop:
+        raise RequestError(f"--slices '{text}' holds no slice.", "In A:B, B is the first slice left out.")
+    return start, stop
+
+
+def require_unused(output: Path) -> None:
+    """Refuse to write over something that exists.
+
+    Raises:
+        RequestError: The file exists, or the folder holds something.
+    """
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists():
+        raise RequestError(f"{output} exists already.", "Choose another output, or remove it first.")
+
+
+def _changes(assignments: list[str], like: Path | None, preset: str | None) -> Mapping[str, str | float]:
+    given = [bool(assignments), like is not None, preset is not None]
+    if sum(given) != 1:
+        raise RequestError(
+            "Say in exactly one way what to change.", "Use --set NAME=VALUE (repeat it), --like OTHER or --preset NAME."
+        )
+    if like is not None:
+        from cfmri_core.io.scan import read_scan
+
+        return read_scan(like).acquisition.parameters.known()
+    if preset is not None:
+        from cfmri_core.simulation.protocols import PRESETS
+
+        return PRESETS[choice("Preset", preset, tuple(PRESETS))].known()
+    return parse_assignments(assignments)
+
+
+def _prediction_cells(prediction: Mapping[str, object]) -> tuple[str, str]:
+    value, probabilities = prediction.get("value"), prediction.get("probabilities")
+    if not isinstance(probabilities, Mapping):
+        return formatted(value), ""
+    return formatted(value), f"{max(probabilities.values()):.2f}" if probabilities else ""
+
+
+def _edit_summary(result: Counterfactual, written: Path) -> str:
+    evidence = result.evidence
+    rows = [("parameter", "factual", "counterfactual")]
+    factual, requested = evidence["factual"], evidence["requested"]
+    rows += [(name, formatted(factual.get(name)), formatted(requested.get(name))) for name in evidence["changes"]]
+    note(f"{evidence['network_evaluations']} network evaluations in {evidence['elapsed_s']:.1f} s")
+    return f"{table(rows)}\nSYNTHETIC, not for diagnosis. Written: {written}"

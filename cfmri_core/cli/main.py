@@ -1,0 +1,111 @@
+"""The command table, and the one place where an exception becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from cfmri_core import __version__
+from cfmri_core.cli import editing, evaluation, inspection, server, simulation, training
+from cfmri_core.errors import Cancelled, CfmriError, ResourceError
+
+_DEBUG = "--debug"
+
+app = typer.Typer(
+    name="cfmri",
+    help="How would this patient's MR scan have looked, had it been acquired otherwise? Results are synthetic: "
+    "not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("doctor")(inspection.doctor)
+app.command("info")(inspection.info)
+app.command("simulate")(simulation.simulate)
+app.command("predict-iap")(editing.predict_iap)
+app.command("edit")(editing.edit)
+app.command("segment")(editing.segment)
+app.add_typer(training.app, name="train")
+app.command("evaluate")(evaluation.evaluate)
+app.command("serve")(server.serve)
+app.command("demo", hidden=True)(server.demo)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="On an error, print the whole traceback.")] = False,
+) -> None:
+    del debug  # taken out of the arguments by main(), so that it may stand anywhere
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code: 0 only on success."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _DEBUG in given
+    _quieten(debug)
+    sys.exit(_run([argument for argument in given if argument != _DEBUG], debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        code = app(args=arguments, prog_name="cfmri", standalone_mode=False)
+    except typer.TyperException as error:
+        return _usage_error(error)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nobody is left to be told
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error)
+    if code == Cancelled.exit_code:  # typer turns Ctrl-C into this exit code
+        return _report(KeyboardInterrupt())
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: BaseException) -> int:
+    known = _known(error)
+    print(f"cfmri: {' '.join(str(known).split())}", file=sys.stderr)  # noqa: T201 - the last word before leaving
+    return known.exit_code
+
+
+def _known(error: BaseException) -> CfmriError:
+    """Return the error as one of ours: itself, or what it means to the user."""
+    if isinstance(error, CfmriError):
+        return error
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return Cancelled("Cancelled.")
+    if isinstance(error, MemoryError):
+        return ResourceError("Not enough memory.", "Edit fewer slices at a time with --slices.")
+    if isinstance(error, OSError):
+        return ResourceError(f"{error}.", "Check the path, its permissions and free space.")
+    return CfmriError(
+        f"Unexpected {type(error).__name__}: {error}.", f"Add {_DEBUG} to the command for the traceback, and report it."
+    )
+
+
+def _usage_error(error: typer.TyperException) -> int:
+    format_message = getattr(error, "format_message", None)
+    context = getattr(error, "ctx", None)
+    message = " ".join((format_message() if format_message else str(error)).split())
+    hint = f"See '{context.command_path} --help'." if context else "See 'cfmri --help'."
+    print(f"cfmri: {message} {hint}", file=sys.stderr)  # noqa: T201 - the last word before leaving
+    return int(getattr(error, "exit_code", 2))
+
+
+def _quieten(debug: bool) -> None:
+    """Keep the warnings of libraries off the terminal unless somebody is looking for a fault."""
+    logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL)
+    if not debug:
+        warnings.simplefilter("ignore")

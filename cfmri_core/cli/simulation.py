@@ -1,0 +1,71 @@
+"""The command that makes studies out of nothing: `simulate`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cfmri_core.acquisition import parse_assignments, require_parameter
+from cfmri_core.cli.console import emit, progress_shown
+from cfmri_core.errors import RequestError
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder that receives sub-0001 and so on.")],
+    subjects: Annotated[int, typer.Option(help="How many.")] = 1,
+    seed: Annotated[int, typer.Option(help="Subject n is made from seed + n.")] = 0,
+    labels: Annotated[Path | None, typer.Option(help="NIfTI label map to render instead of drawn anatomies.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Fix a parameter; the others are drawn.")
+    ] = None,
+    paired: Annotated[
+        Path | None,
+        typer.Option(help='JSON: {"name": {"echo_time_ms": 1.4} or a preset or "other-manufacturer"}.'),
+    ] = None,
+    lesions: Annotated[int, typer.Option(help="Masses per subject.")] = 0,
+    slab_mm: Annotated[float, typer.Option(help="Extent along the body in mm.")] = 60.0,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Simulate breast MR studies: DICOM series, tissue labels, and paired truth under other parameters."""
+    from cfmri_core.simulation.study import StudyPlan, simulate_dataset
+
+    changes = parse_assignments(set_ or [])
+    targets = read_paired(paired) if paired else {}
+    label_map = None
+    if labels:
+        from cfmri_core.io.nifti import read_nifti
+
+        label_map = read_nifti(labels)
+    plan = StudyPlan(changes=changes, paired=targets, labels=label_map, lesions=lesions, slab_mm=slab_mm)
+    with progress_shown() as progress:
+        folders = simulate_dataset(out, subjects, seed, plan, workers=workers or os.cpu_count() or 1, progress=progress)
+    emit({"studies": folders, "seed": seed}, as_json, f"{len(folders)} simulated studies in {out}")
+
+
+def read_paired(path: Path) -> dict[str, Mapping[str, str | float] | str]:
+    """Read the file of paired targets: name to changed parameters, to a preset, or to "other-manufacturer".
+
+    Raises:
+        RequestError: It cannot be read, or is not of that form.
+    """
+    try:
+        targets = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} is not readable JSON: {error}.") from error
+    if not isinstance(targets, dict) or not all(isinstance(target, (str, dict)) for target in targets.values()):
+        raise RequestError(
+            f"{path} does not hold paired targets.",
+            'Example: {"short-te": {"echo_time_ms": 1.4}, "b": "siemens-trio-3t"}',
+        )
+    for name, target in targets.items():
+        if not name or Path(name).name != name:
+            raise RequestError(f"'{name}' cannot name a folder.", "Use letters, digits, '-' and '_'.")
+        for parameter in target if isinstance(target, dict) else ():
+            require_parameter(parameter)
+    return targets

@@ -1,0 +1,105 @@
+"""The commands `train editor`, `train iap-predictor`, `train segmenter`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cfmri_core.cli.console import emit, progress_shown
+from cfmri_core.cli.device import resolved_device
+
+app = typer.Typer(help="Train a model on a folder of studies.", no_args_is_help=True, rich_markup_mode=None)
+
+Data = Annotated[Path, typer.Argument(help="Folder of studies, e.g. what 'cfmri simulate' wrote.")]
+Output = Annotated[Path, typer.Option(help="Folder that receives model, checkpoint and TensorBoard events.")]
+Preset = Annotated[str, typer.Option(help="Size of a new network: tiny or paper.")]
+Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; the model's own default if absent.", min=1)]
+BatchSize = Annotated[int | None, typer.Option(help="Slices per step; the model's own default if absent.", min=1)]
+Seed = Annotated[int, typer.Option(help="Of split, weights, batches and noise.")]
+StartFrom = Annotated[Path | None, typer.Option(help="Model folder to go on from, instead of a new network.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --output.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+@app.command("editor")
+def train_editor_command(
+    data: Data,
+    output: Output,
+    preset: Preset = "tiny",
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    start_from: StartFrom = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train the editor on unpaired scans; paired renderings in DATA are never read."""
+    from cfmri_core.training.editor import train_editor
+
+    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
+    _train(train_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+
+
+@app.command("iap-predictor")
+def train_iap_predictor_command(
+    data: Data,
+    output: Output,
+    preset: Preset = "tiny",
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    start_from: StartFrom = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train the predictor of acquisition parameters."""
+    from cfmri_core.training.iap_predictor import train_iap_predictor
+
+    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
+    _train(train_iap_predictor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+
+
+@app.command("segmenter")
+def train_segmenter_command(
+    data: Data,
+    output: Output,
+    preset: Preset = "tiny",
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    start_from: StartFrom = None,
+    augmentation: Annotated[
+        str, typer.Option(help="none, or counterfactual: add each scan as other scanners would have made it.")
+    ] = "none",
+    editor: Annotated[
+        Path | None, typer.Option(help="Editor for the augmentation, instead of the shipped one.")
+    ] = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train the tissue segmenter on scans with labels."""
+    from cfmri_core.models.editor import Editor
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.training.segmenter import train_segmenter
+
+    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
+    if augmentation == "counterfactual":
+        options["editor"] = Editor.load(locate_model("editor", editor), resolved_device(device))
+    options["augmentation"] = augmentation
+    _train(train_segmenter, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+
+
+def _train(function: Any, data: Path, output: Path, as_json: bool, device: str, **options: Any) -> None:
+    with progress_shown() as progress:
+        folder = function(data, output, device=resolved_device(device), progress=progress, **options)
+    emit({"model": folder}, as_json, f"Model written: {folder}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,32 @@
+"""JSON that every parser accepts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def json_text(data: object, indent: int | None = 2) -> str:
+    """Return strict JSON: dataclasses as objects, arrays as lists, NaN and infinities as ``null``."""
+    return json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def plain(data: object) -> Any:
+    """Return the same data made of dict, list, str, int, float, bool and None only."""
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        return {field.name: plain(getattr(data, field.name)) for field in dataclasses.fields(data)}
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple, set, frozenset)):
+        return [plain(value) for value in data]
+    if isinstance(data, (np.ndarray, np.generic)):
+        return plain(data.tolist())
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    return str(data) if isinstance(data, Path) else data
