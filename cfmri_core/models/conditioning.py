@@ -1,0 +1,158 @@
+"""Encode acquisition parameters as the condition vector of a network, and decode its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cfmri_core.acquisition import AcquisitionParameters
+
+CATEGORICAL = ("field_strength_t", "manufacturer_model", "scan_options")
+CONTINUOUS = ("flip_angle_deg", "slice_thickness_mm", "echo_time_ms", "repetition_time_ms")
+
+#: Order of the blocks: that of the paper, whose features are sorted by their names in its table.
+#: `manufacturer` is not encoded, because the scanner model determines it.
+ATTRIBUTES = (
+    "field_strength_t",
+    "flip_angle_deg",
+    "manufacturer_model",
+    "scan_options",
+    "slice_thickness_mm",
+    "echo_time_ms",
+    "repetition_time_ms",
+)
+
+#: How far outside the trained range a value is still told apart; 1 is the end of the range.
+EXTRAPOLATION_LIMIT = 1.5
+
+Category = str | float
+
+
+@dataclass(frozen=True)
+class ConditionSpec:
+    """What the columns of a condition vector mean.
+
+    A categorical attribute is a one-hot block; a continuous one is two columns, presence (1) and
+    the value mapped linearly from its range to [-1, 1]. An unknown attribute is a block of zeros,
+    so that the zero vector is the unconditional one.
+
+    Attributes:
+        categories: Known values of each categorical attribute, in column order.
+        ranges: Trained range of each continuous attribute, in the attribute's unit.
+
+    Raises:
+        ValueError: An attribute is missing, has no or repeated categories, or an empty range.
+    """
+
+    categories: Mapping[str, tuple[Category, ...]]
+    ranges: Mapping[str, tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        if set(self.categories) != set(CATEGORICAL) or set(self.ranges) != set(CONTINUOUS):
+            raise ValueError(f"A condition needs categories for {CATEGORICAL} and ranges for {CONTINUOUS}.")
+        for name, values in self.categories.items():
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"The categories of {name} are empty or repeated: {values}.")
+        for name, (low, high) in self.ranges.items():
+            if not low <= high:
+                raise ValueError(f"The range of {name} is empty: {low} to {high}.")
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """Columns of each attribute, in the order of `ATTRIBUTES`."""
+        blocks, start = {}, 0
+        for name in ATTRIBUTES:
+            stop = start + (len(self.categories[name]) if name in self.categories else 2)
+            blocks[name] = slice(start, stop)
+            start = stop
+        return blocks
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return int(self.blocks[ATTRIBUTES[-1]].stop)
+
+    def encode(self, parameters: AcquisitionParameters) -> Tensor:
+        """Return the condition vector, float32, shape ``(width,)``.
+
+        A category that is not in the list is unknown to the network and encoded as such; a value
+        outside its range is clamped to `EXTRAPOLATION_LIMIT` half-ranges from the centre.
+        """
+        vector = torch.zeros(self.width)
+        for name, block in self.blocks.items():
+            value = getattr(parameters, name)
+            if value is None:
+                continue
+            if name in self.ranges:
+                vector[block] = torch.tensor([1.0, self.to_unit(name, float(value))])
+            elif value in self.categories[name]:
+                vector[block.start + self.categories[name].index(value)] = 1.0
+        return vector
+
+    def encode_all(self, parameters: Iterable[AcquisitionParameters]) -> Tensor:
+        """Return one condition vector per item, float32, shape ``(items, width)``."""
+        return torch.stack([self.encode(item) for item in parameters])
+
+    def to_unit(self, name: str, value: float) -> float:
+        """Map a continuous value from its range to [-1, 1], clamped to `EXTRAPOLATION_LIMIT`."""
+        centre, half = self._centre_and_half(name)
+        return max(-EXTRAPOLATION_LIMIT, min(EXTRAPOLATION_LIMIT, (value - centre) / half))
+
+    def from_unit(self, name: str, unit_value: float) -> float:
+        """Map a value in units of the half-range back to the attribute's unit."""
+        centre, half = self._centre_and_half(name)
+        return centre + half * unit_value
+
+    def drop_attributes(self, batch: Tensor, keep: Tensor) -> Tensor:
+        """Make attributes unknown.
+
+        Args:
+            batch: Condition vectors, shape ``(batch, width)``.
+            keep: Which attributes stay, bool, shape ``(batch, n_attributes)``, in the order of
+                `ATTRIBUTES`; a row of False gives the unconditional vector.
+
+        Returns:
+            Condition vectors, same shape.
+        """
+        widths = torch.tensor([block.stop - block.start for block in self.blocks.values()], device=batch.device)
+        return batch * keep.repeat_interleave(widths, dim=1).to(batch.dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the meaning of the columns as JSON-ready values."""
+        return {
+            "categories": {name: list(self.categories[name]) for name in CATEGORICAL},
+            "ranges": {name: list(self.ranges[name]) for name in CONTINUOUS},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ConditionSpec:
+        """Build from what `to_json` returned."""
+        return cls(
+            {name: tuple(categories) for name, categories in values["categories"].items()},
+            {name: (float(low), float(high)) for name, (low, high) in values["ranges"].items()},
+        )
+
+    @classmethod
+    def from_parameters(cls, parameters: Sequence[AcquisitionParameters]) -> ConditionSpec:
+        """Take the categories (sorted) and the ranges (smallest to largest) that occur.
+
+        Raises:
+            ValueError: An attribute is unknown in every item.
+        """
+        found = {name: [getattr(item, name) for item in parameters] for name in ATTRIBUTES}
+        known = {name: sorted({value for value in values if value is not None}) for name, values in found.items()}
+        absent = [name for name, values in known.items() if not values]
+        if absent:
+            raise ValueError(f"No study has a value for {', '.join(absent)}.")
+        return cls(
+            {name: tuple(known[name]) for name in CATEGORICAL},
+            {name: (float(known[name][0]), float(known[name][-1])) for name in CONTINUOUS},
+        )
+
+    def _centre_and_half(self, name: str) -> tuple[float, float]:
+        low, high = self.ranges[name]
+        return (low + high) / 2, max((high - low) / 2, 1e-6 * max(1.0, abs(high)))

@@ -1,0 +1,146 @@
+"""The tissue segmenter: background, fat and fibroglandular tissue in a slice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from monai.networks.nets import UNet
+from torch import Tensor, nn
+
+from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
+from cfmri_core.models.normalisation import Normalisation
+from cfmri_core.models.precision import autocast
+
+#: Names of the classes, by label value.
+LABELS = ("background", "fat", "fibroglandular tissue")
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Size of a segmenter.
+
+    Attributes:
+        preset: Name of the preset.
+        image_size: Rows and columns of a slice, in pixels.
+        channels: Channels per level.
+        norm: MONAI name of the normalisation. The paper uses batch normalisation; the small net
+            uses instance normalisation, which does not depend on how many slices a batch has.
+        normalisation: Intensity scale of the slices.
+    """
+
+    preset: str
+    image_size: int
+    channels: tuple[int, ...]
+    norm: str
+    normalisation: Normalisation
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SegmenterConfig:
+        """Build from what `to_json` returned."""
+        normalisation = Normalisation.from_json(values["normalisation"])
+        return cls(**{**values, "channels": tuple(values["channels"]), "normalisation": normalisation})
+
+
+PRESETS: Mapping[str, SegmenterConfig] = {
+    "paper": SegmenterConfig("paper", 224, (32, 64, 128, 256, 512, 512), "BATCH", Normalisation()),
+    "tiny": SegmenterConfig("tiny", 96, (16, 32, 64, 128), "INSTANCE", Normalisation(low_value=-1.0, high_value=1.0)),
+}
+
+
+class Segmenter:
+    """A residual U-Net with three classes.
+
+    Attributes:
+        network: The U-Net, float32.
+        config: Size.
+        sha256: Checksum of the weights file this was loaded from, empty for a new segmenter.
+    """
+
+    def __init__(self, network: nn.Module, config: SegmenterConfig, sha256: str = "") -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.config = config
+        self.sha256 = sha256
+
+    @classmethod
+    def create(cls, preset: str) -> Self:
+        """Return an untrained segmenter.
+
+        Raises:
+            ValueError: There is no such preset.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"There is no segmenter preset '{preset}'; use one of {', '.join(PRESETS)}.")
+        return cls(_build(PRESETS[preset]), PRESETS[preset])
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
+        """Read a segmenter from its model folder, ready to predict.
+
+        Raises:
+            CheckpointError: The folder is not a whole, undamaged segmenter.
+        """
+        values, state, sha256 = read_model(folder, "segmenter")
+        with checked_config(folder):
+            config = SegmenterConfig.from_json(values["segmenter"])
+            network = _build(config)
+        load_weights(network, state, folder)
+        return cls(network.to(device).eval().requires_grad_(False), config, sha256)
+
+    def save(self, folder: Path, card: str, half: bool = True) -> None:
+        """Write the segmenter as a model folder."""
+        write_model(folder, "segmenter", self.network, {"segmenter": self.config.to_json()}, card, half)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        device: torch.device = next(self.network.parameters()).device
+        return device
+
+    @property
+    def preset(self) -> str:
+        """Name of the preset."""
+        return self.config.preset
+
+    @property
+    def image_size(self) -> int:
+        """Rows and columns of a slice, in pixels."""
+        return self.config.image_size
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Intensity scale of the slices."""
+        return self.config.normalisation
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return class logits, float32, shape ``(batch, 3, rows, cols)``.
+
+        Args:
+            images: Slices on the model's scale, float32, shape ``(batch, 1, rows, cols)``; rows and
+                columns are multiples of 2 to the number of levels less one.
+        """
+        with autocast(images.device):
+            output: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        return output.float()
+
+
+def _build(config: SegmenterConfig) -> nn.Module:
+    norm = ("INSTANCE", {"affine": True}) if config.norm == "INSTANCE" else config.norm
+    network: nn.Module = UNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=len(LABELS),
+        channels=config.channels,
+        strides=(2,) * (len(config.channels) - 1),
+        num_res_units=2,
+        norm=norm,
+    )
+    return network
