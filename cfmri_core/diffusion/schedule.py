@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from cfmri_core.errors import RequestError
+
 
 def cosine_alpha_bar(steps: int = 1000) -> Tensor:
     """Return the cumulative signal level of the cosine schedule.
@@ -34,8 +36,8 @@ def index_grid(top: int, steps: int) -> list[int]:
     """Return ``steps + 1`` schedule indices from 0 to ``top``, evenly spaced and rounded.
 
     Raises:
-        ValueError: There are more steps than indices.
+        RequestError: There are no steps, or more than indices.
     """
     if not 1 <= steps <= top:
-        raise ValueError(f"Cannot place {steps} steps on the indices 0 to {top}.")
+        raise RequestError(f"Cannot place {steps} steps on the indices 0 to {top}.", f"Give 1 to {top} steps.")
     return [int(index) for index in torch.linspace(0, top, steps + 1, dtype=torch.float64).round()]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.errors import AcquisitionError
 
 CATEGORICAL = ("field_strength_t", "manufacturer_model", "scan_options")
 CONTINUOUS = ("flip_angle_deg", "slice_thickness_mm", "echo_time_ms", "repetition_time_ms")
@@ -141,13 +142,17 @@ class ConditionSpec:
         """Take the categories (sorted) and the ranges (smallest to largest) that occur.
 
         Raises:
-            ValueError: An attribute is unknown in every item.
+            AcquisitionError: An attribute is unknown in every item.
         """
         found = {name: [getattr(item, name) for item in parameters] for name in ATTRIBUTES}
         known = {name: sorted({value for value in values if value is not None}) for name, values in found.items()}
         absent = [name for name, values in known.items() if not values]
         if absent:
-            raise ValueError(f"No study has a value for {', '.join(absent)}.")
+            raise AcquisitionError(
+                f"No study has a value for {', '.join(absent)}.",
+                "A model needs each parameter in some study.",
+                field=absent[0],
+            )
         return cls(
             {name: tuple(known[name]) for name in CATEGORICAL},
             {name: (float(known[name][0]), float(known[name][-1])) for name in CONTINUOUS},

@@ -14,6 +14,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
+from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 from cfmri_core.models.normalisation import Normalisation
@@ -165,10 +166,10 @@ class Editor:
         """Return an untrained editor.
 
         Raises:
-            ValueError: There is no such preset.
+            RequestError: There is no such preset.
         """
         if preset not in PRESETS:
-            raise ValueError(f"There is no editor preset '{preset}'; use one of {', '.join(PRESETS)}.")
+            raise RequestError(f"There is no editor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
         return cls(ConditionalUNet(PRESETS[preset], spec.width), spec, PRESETS[preset])
 
     @classmethod

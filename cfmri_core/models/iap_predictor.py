@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 (the customary name)
 from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
+from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ATTRIBUTES, ConditionSpec
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 from cfmri_core.models.normalisation import Normalisation
@@ -75,10 +76,10 @@ class IapPredictor:
         """Return an untrained predictor.
 
         Raises:
-            ValueError: There is no such preset.
+            RequestError: There is no such preset.
         """
         if preset not in PRESETS:
-            raise ValueError(f"There is no predictor preset '{preset}'; use one of {', '.join(PRESETS)}.")
+            raise RequestError(f"There is no predictor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
         return cls(_build(PRESETS[preset], spec), spec, PRESETS[preset])
 
     @classmethod

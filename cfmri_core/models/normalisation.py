@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 #: Any real-valued array.
 RealArray = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
@@ -49,6 +50,14 @@ class Normalisation:
         low, high = bounds
         gain = (high - low) / (self.high_value - self.low_value)
         return ((normalised.astype(np.float32) - self.low_value) * gain + low).astype(np.float32)
+
+    def to_network(self, images: Tensor) -> Tensor:
+        """Normalised intensity (low percentile 0, high 1) on the network's scale."""
+        return images * (self.high_value - self.low_value) + self.low_value
+
+    def from_network(self, images: Tensor) -> Tensor:
+        """Undo `to_network`."""
+        return (images - self.low_value) / (self.high_value - self.low_value)
 
     def to_json(self) -> dict[str, float]:
         """Return the constants as JSON-ready values."""

@@ -12,6 +12,7 @@ import torch
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
+from cfmri_core.errors import RequestError
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.precision import autocast
@@ -75,10 +76,10 @@ class Segmenter:
         """Return an untrained segmenter.
 
         Raises:
-            ValueError: There is no such preset.
+            RequestError: There is no such preset.
         """
         if preset not in PRESETS:
-            raise ValueError(f"There is no segmenter preset '{preset}'; use one of {', '.join(PRESETS)}.")
+            raise RequestError(f"There is no segmenter preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
         return cls(_build(PRESETS[preset]), PRESETS[preset])
 
     @classmethod
