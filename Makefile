@@ -27,7 +27,7 @@ lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=apps/counterfactual_mri:slicer_extension/CounterfactualMRI $(BIN)/lint-imports
 
 # The training of the shipped models, from nothing: hours on a CPU, minutes on a GPU.
 demo-weights: .venv/.runtime

@@ -93,22 +93,18 @@ def segment(
     json: Json = False,
 ) -> None:
     """Label the tissue: background 0, fat 1, fibroglandular tissue 2."""
-    import numpy as np
-
     from cfmri_core.io.scan import read_scan, write_labels
     from cfmri_core.models.model_folder import locate_model
     from cfmri_core.models.segmenter import Segmenter
-    from cfmri_core.pipeline.segmentation import segment_volume
+    from cfmri_core.pipeline.segmentation import segment_volume, volumes_ml
 
     require_unused(output)
     scan = read_scan(input_)
     segmenter = Segmenter.load(locate_model("segmenter", model), resolved_device(device))
-    labels = segment_volume(scan.volume, segmenter)
+    with progress_shown() as progress:
+        labels = segment_volume(scan.volume, segmenter, progress=progress)
     written = write_labels(output, scan, labels)
-    voxel_ml = float(np.prod(labels.spacing_mm)) / 1000.0
-    volumes = {
-        name: float((labels.voxels == value).sum()) * voxel_ml for value, name in ((1, "fat"), (2, "fibroglandular"))
-    }
+    volumes = volumes_ml(labels)
     lines = [f"{name}: {volume_ml:.1f} ml" for name, volume_ml in volumes.items()]
     emit({"output": written, "volumes_ml": volumes}, json, "\n".join([*lines, f"Written: {written}"]))
 

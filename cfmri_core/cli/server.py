@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cfmri_core.cli.console import note
+from cfmri_core.cli.console import note, progress_shown
 from cfmri_core.errors import RequestError, ResourceError
 
 _APP = Path("apps") / "counterfactual_mri"
@@ -31,7 +32,8 @@ def serve(
     sys.path.insert(0, str(app_folder()))
     launch = importlib.import_module("cfmri_server.launch")
     note(f"Connect the 3D Slicer module CounterfactualMRI to http://{host}:{port} (stop with Ctrl-C)")
-    launch.serve(folder.resolve(), host, port)
+    with contextlib.suppress(KeyboardInterrupt):  # the way to stop it
+        launch.serve(folder.resolve(), host, port)
 
 
 def demo(
@@ -42,11 +44,14 @@ def demo(
     """Run the whole mission once on simulated studies, through HTTP, and write an HTML report."""
     from cfmri_core import demo as demonstration
 
+    with progress_shown() as progress:
+        if keep_serving:
+            studies = demonstration.prepare_studies(out, progress).served
+        else:
+            report = demonstration.run(out, port, progress)
     if keep_serving:
-        demonstration.prepare_studies(out)
-        serve(str(demonstration.server_studies(out)), port=port or 8000)
+        serve(str(studies), port=port or 8000)
         return
-    report = demonstration.run(out, port)
     typer.echo(f"Report: {report.resolve()}")
 
 

@@ -14,6 +14,7 @@ from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.segmentation import segment_volume
 from cfmri_core.volume import Volume
 
+#: Short names of the labels that are measured.
 TISSUES = {1: "fat", 2: "fibroglandular"}
 
 

@@ -1,0 +1,5 @@
+"""`python -m cfmri_core` is `cfmri`."""
+
+from cfmri_core.cli import main
+
+main()
