@@ -1,0 +1,102 @@
+"""Read an image that a client or the datastore holds, and write a result image."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.dicom.read import read_series
+from cfmri_core.errors import DicomReadError
+from cfmri_core.io.nifti import read_nifti, read_sidecar, write_nifti
+from cfmri_core.volume import Volume
+from cfmri_server.problem import TooLargeError
+
+#: From LPS millimetres (DICOM, ITK) to RAS millimetres (NIfTI, Slicer) and back.
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+#: Largest image read, in voxels; checked in the header, before anything is allocated.
+MAX_VOXELS = int(os.environ.get("CFMRI_MAX_VOXELS", 1024 * 1024 * 512))
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image to work on and what its header says.
+
+    Attributes:
+        volume: The voxels and their place.
+        acquisition: Parameters from the sidecar or the DICOM header; empty where there is neither.
+    """
+
+    volume: Volume
+    acquisition: AcquisitionParameters
+
+
+def read_image(path: Path) -> SourceImage:
+    """Read a NIfTI or NRRD file, or a folder that holds one DICOM series.
+
+    Raises:
+        DicomReadError: The file cannot be decoded.
+        GeometryError: It is not one regular 3D volume.
+        TooLargeError: It has more voxels than `MAX_VOXELS`.
+    """
+    if path.is_dir():
+        series = read_series(path)
+        return SourceImage(series.volume, series.acquisition.parameters)
+    sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    is_nrrd = path.name.endswith(".nrrd")
+    volume = _read_nrrd(path) if is_nrrd else _read_nifti(path)
+    has_sidecar = not is_nrrd and sidecar.is_file()
+    return SourceImage(volume, read_sidecar(path).parameters if has_sidecar else AcquisitionParameters())
+
+
+def write_image(path: Path, volume: Volume) -> None:
+    """Write a volume as NIfTI or NRRD, by the file's extension; dtype and geometry stay as they are."""
+    if not path.name.endswith(".nrrd"):
+        write_nifti(path, volume, None)
+        return
+    spacing_mm = np.array(volume.spacing_mm)
+    affine_lps = _LPS_TO_RAS @ volume.affine
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.voxels.transpose(2, 1, 0)))
+    image.SetSpacing(spacing_mm.tolist())
+    image.SetOrigin(affine_lps[:3, 3].tolist())
+    image.SetDirection((affine_lps[:3, :3] / spacing_mm).ravel().tolist())
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _read_nifti(path: Path) -> Volume:
+    try:
+        shape = nibabel.load(path).shape
+    except Exception as error:  # nibabel raises whatever its parsers raise
+        raise DicomReadError("The file is not a readable NIfTI image.", "Export it again.") from error
+    _check_size(shape)
+    return read_nifti(path)
+
+
+def _read_nrrd(path: Path) -> Volume:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        _check_size(reader.GetSize())
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise DicomReadError("The file is not a readable NRRD image.", "Export it again.") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise DicomReadError("The NRRD file does not hold one 3D scalar image.", "Export one 3D volume.")
+    affine_lps = np.eye(4)
+    affine_lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    affine_lps[:3, 3] = image.GetOrigin()
+    voxels = sitk.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.float32)
+    return Volume(np.ascontiguousarray(voxels), _LPS_TO_RAS @ affine_lps)
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    voxels = int(np.prod([int(length) for length in shape], dtype=object))
+    if voxels > MAX_VOXELS:
+        raise TooLargeError(f"The image has {voxels} voxels, more than the {MAX_VOXELS} accepted.")

@@ -1,0 +1,123 @@
+"""The parameter lists published in ``GET /info/``: what a client needs to build its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from cfmri_core.acquisition import PARAMETERS, Parameter
+from cfmri_core.models.conditioning import ConditionSpec
+from cfmri_server.request_schema import MAX_EPOCHS, MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS, Method
+
+API_VERSION = 1
+
+_LABELS = {
+    "manufacturer": "Manufacturer",
+    "manufacturer_model": "Scanner model",
+    "field_strength_t": "Field strength",
+    "scan_options": "Scan options",
+    "flip_angle_deg": "Flip angle",
+    "slice_thickness_mm": "Slice thickness",
+    "echo_time_ms": "Echo time",
+    "repetition_time_ms": "Repetition time",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedParameter:
+    """One parameter, as a client sees it.
+
+    Attributes:
+        name: Key in `params`.
+        label: Text beside the control.
+        unit: Unit symbol, empty where there is none.
+        type: ``number``, ``integer``, ``choice``, ``text`` or ``boolean``.
+        minimum: Smallest accepted number.
+        maximum: Largest accepted number.
+        support: Range in which the model was trained; outside it results come with a warning.
+        choices: Values to offer.
+        default: Value when absent; ``None`` for a target keeps the factual value.
+        role: ``target`` (an acquisition parameter to change) or ``option``.
+        help: One line.
+    """
+
+    name: str
+    label: str
+    type: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    support: tuple[float, float] | None = None
+    choices: Sequence[str | float] | None = None
+    default: str | float | bool | None = None
+    role: str = "option"
+    help: str = ""
+
+
+def published(parameters: Sequence[PublishedParameter], **more: Any) -> dict[str, Any]:
+    """Return a task's ``config`` for ``/info/``."""
+    return {"api_version": API_VERSION, "parameters": [asdict(parameter) for parameter in parameters], **more}
+
+
+def target_parameters(spec: ConditionSpec | None, manufacturers: Sequence[str]) -> list[PublishedParameter]:
+    """Describe the acquisition parameters that can be asked for.
+
+    Args:
+        spec: What the editor was trained on; ``None`` while no editor is there.
+        manufacturers: Manufacturers to offer.
+    """
+    categories: dict[str, Sequence[str | float]] = dict(spec.categories) if spec else {}
+    categories["manufacturer"] = manufacturers
+    ranges: Mapping[str, tuple[float, float]] = spec.ranges if spec else {}
+    return [_target(parameter, categories.get(parameter.name), ranges.get(parameter.name)) for parameter in PARAMETERS]
+
+
+def _target(
+    parameter: Parameter, choices: Sequence[str | float] | None, support: tuple[float, float] | None
+) -> PublishedParameter:
+    kind = "choice" if choices else ("number" if parameter.is_continuous else "text")
+    return PublishedParameter(
+        name=parameter.name,
+        label=_LABELS[parameter.name],
+        type=kind,
+        unit=parameter.unit,
+        minimum=parameter.minimum,
+        maximum=parameter.maximum,
+        support=(float(support[0]), float(support[1])) if support else None,
+        choices=list(choices) if choices else None,
+        role="target",
+        help=parameter.help,
+    )
+
+
+_SEED = PublishedParameter(name="seed", label="Seed", type="integer", minimum=0, maximum=MAX_SEED, default=0,
+                           help="Same seed, same result")  # fmt: skip
+
+EDIT_OPTIONS: tuple[PublishedParameter, ...] = (
+    PublishedParameter(name="method", label="Method", type="choice", choices=get_args(Method), default="inversion",
+                       help="inversion keeps the anatomy best; paper is the published loop"),
+    PublishedParameter(name="guidance_scale", label="Guidance scale", type="number", minimum=0.0,
+                       maximum=MAX_GUIDANCE_SCALE, help="Strength of the change; empty uses the method's own"),
+    PublishedParameter(name="steps", label="Steps", type="integer", minimum=1, maximum=MAX_STEPS,
+                       help="Denoising steps; empty uses the method's own"),
+    _SEED,
+    PublishedParameter(name="slices", label="Slices", type="text", default="",
+                       help="K or A:B along the last axis for a preview; empty is the whole volume"),
+)  # fmt: skip
+
+TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
+    PublishedParameter(name="epochs", label="Epochs", type="integer", minimum=1, maximum=MAX_EPOCHS,
+                       help="Passes over the training data; empty uses the default"),
+    _SEED,
+    PublishedParameter(name="start", label="Start from", type="choice", choices=("current", "new"), default="current",
+                       help="current goes on from the model in use"),
+    PublishedParameter(name="preset", label="Network size", type="choice", choices=("tiny", "paper"), default="tiny",
+                       help="Of a new network; tiny trains on a CPU"),
+)  # fmt: skip
+
+SEGMENTER_TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
+    PublishedParameter(name="augmentation", label="Augmentation", type="choice", choices=("counterfactual", "none"),
+                       default="counterfactual", help="counterfactual adds each image as other scanners would show it"),
+    *TRAIN_OPTIONS,
+)  # fmt: skip

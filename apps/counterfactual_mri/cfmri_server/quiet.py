@@ -1,0 +1,44 @@
+"""Logging without patient data.
+
+MONAI Label logs each request with its parameters, file names and paths at INFO. Ids and paths may
+hold a patient's name, so only its errors pass; cfmri itself logs counts, states and model names.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+#: Loggers that write requests, paths or ids below this level.
+_LEVELS = {"monailabel": logging.ERROR, "uvicorn.access": logging.CRITICAL, "filelock": logging.ERROR,
+           "watchdog": logging.ERROR, "multipart": logging.ERROR, "nibabel.global": logging.ERROR}  # fmt: skip
+
+
+def quiet_libraries() -> None:
+    """Silence the loggers that would write patient data."""
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger("timeloop").disabled = True  # sets its own level and handler, and only tells of its timer
+
+
+def log_configuration(log_file: Path) -> dict[str, Any]:
+    """Return a `logging.config.dictConfig` for the server: console and one rotating file."""
+    loggers: dict[str, Any] = {name: {"level": logging.getLevelName(level)} for name, level in _LEVELS.items()}
+    loggers |= {"cfmri": {"level": "INFO"}, "task_train": {"level": "INFO"}, "uvicorn": {"level": "WARNING"}}
+    file_handler = {
+        "class": "logging.handlers.RotatingFileHandler",
+        "formatter": "line",
+        "filename": str(log_file),
+        "maxBytes": 10_000_000,
+        "backupCount": 3,
+        "encoding": "utf-8",
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}, "file": file_handler},
+        "root": {"level": "WARNING", "handlers": ["console", "file"]},
+        "loggers": loggers,
+    }

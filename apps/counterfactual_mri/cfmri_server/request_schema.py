@@ -1,0 +1,209 @@
+"""What `params` of a request may hold: the gate every inference and training request passes.
+
+Unknown keys are refused, so a client can name neither an image path nor a model file. The few
+keys that stock MONAI Label clients add by themselves are accepted and have no effect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
+from cfmri_core.errors import CfmriError
+from cfmri_server.problem import FieldError
+
+#: Methods of `cfmri_core.pipeline.counterfactual.METHODS`, repeated here because pydantic wants literals.
+Method = Literal["inversion", "paper"]
+TARGET_NAMES = tuple(parameter.name for parameter in PARAMETERS)
+
+#: What stock clients send along with every request: the config of /info/ itself, and who they are.
+STOCK_KEYS = frozenset({"api_version", "client_id", "labels", "label_info", "model", "parameters", "result_dtype",
+                        "result_write_to_file", "logging", "multi_gpu", "gpus", "max_workers", "name"})  # fmt: skip
+
+MAX_GUIDANCE_SCALE = 20.0
+MAX_STEPS = 1000
+MAX_SEED = 2**31 - 1
+MAX_EPOCHS = 1000
+
+Schema = TypeVar("Schema", bound="RequestParams")
+
+
+class RequestParams(BaseModel):
+    """What every model accepts.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
+
+
+class InferParams(RequestParams):
+    """What every inference accepts.
+
+    Attributes:
+        result_extension: Format of the result image.
+        result_compress: Accepted for stock clients; results are always compressed where the format can.
+    """
+
+    result_extension: Literal[".nii.gz", ".nii", ".nrrd"] = ".nii.gz"
+    result_compress: bool = True
+
+
+class CounterfactualParams(InferParams):
+    """What `counterfactual` accepts: target parameters (absent or null keeps the factual value) and options.
+
+    Attributes:
+        factual: What the client knows of how the image was acquired, by parameter name.
+        method: Editing method.
+        guidance_scale: Strength of guidance; ``None`` is the method's own.
+        steps: Denoising steps; ``None`` is the method's own.
+        seed: Same seed, same result.
+        slices: ``K`` or ``A:B`` along the last axis; ``None`` is the whole volume.
+    """
+
+    manufacturer: str | None = None
+    manufacturer_model: str | None = None
+    field_strength_t: float | None = None
+    scan_options: str | None = None
+    flip_angle_deg: float | None = None
+    slice_thickness_mm: float | None = None
+    echo_time_ms: float | None = None
+    repetition_time_ms: float | None = None
+    factual: dict[str, Any] | None = None
+    method: Method = "inversion"
+    guidance_scale: float | None = Field(default=None, ge=0.0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    slices: str | None = Field(default=None, pattern=r"^\s*(\d{1,6}(:\d{1,6})?)?\s*$")
+
+    @field_validator(*TARGET_NAMES, mode="before")
+    @classmethod
+    def _in_accepted_range(cls, value: object, info: Any) -> object:
+        return AcquisitionParameters(**{info.field_name: value}).as_dict()[info.field_name]
+
+    @field_validator("factual", mode="before")
+    @classmethod
+    def _factual_parameters(cls, value: object) -> object:
+        return AcquisitionParameters().replaced(value).known() if isinstance(value, Mapping) else value
+
+    def changes(self) -> dict[str, str | float]:
+        """Return the target parameters that are asked for."""
+        return {name: getattr(self, name) for name in TARGET_NAMES if getattr(self, name) is not None}
+
+    def slice_range(self) -> tuple[int, int] | None:
+        """Return the half-open range of slice indices; ``None`` means all.
+
+        Raises:
+            FieldError: The range holds no slice.
+        """
+        if self.slices is None or not self.slices.strip():
+            return None
+        first, colon, last = self.slices.strip().partition(":")
+        start, stop = int(first), int(last) if colon else int(first) + 1
+        if start >= stop:
+            raise FieldError("slices holds no slice.", "In A:B, B is the first slice left out.", field="slices",
+                             value=self.slices, accepted="K or A:B with A < B")  # fmt: skip
+        return start, stop
+
+
+class TrainParams(RequestParams):
+    """What every training accepts.
+
+    Attributes:
+        epochs: Passes over the training data; ``None`` is the model's own default.
+        seed: Seed of initial weights and order.
+        preset: Size of a new network.
+        start: ``current`` goes on from the model in use, ``new`` from random weights.
+    """
+
+    epochs: int | None = Field(default=None, ge=1, le=MAX_EPOCHS)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    preset: Literal["tiny", "paper"] = "tiny"
+    start: Literal["current", "new"] = "current"
+
+
+class SegmenterTrainParams(TrainParams):
+    """What training of `tissue_segmenter` accepts.
+
+    Attributes:
+        augmentation: ``counterfactual`` adds each image as other scanners would have shown it.
+    """
+
+    augmentation: Literal["none", "counterfactual"] = "counterfactual"
+
+
+def parse_params(schema: type[Schema], params: str | Mapping[str, Any], model: str) -> Schema:
+    """Parse and check the parameters of one request.
+
+    Args:
+        schema: What the model accepts.
+        params: A JSON object, as text or parsed.
+        model: Name of the model in the request's path.
+
+    Raises:
+        FieldError: Not a JSON object, an unknown key, or a value that is not accepted.
+        AcquisitionError: An acquisition parameter is out of range.
+    """
+    given = _object(params)
+    if given.get("model", model) != model:
+        message = "params names another model than the path."
+        raise FieldError(message, field="model", value=given["model"], accepted=model)
+    kept = {key: value for key, value in given.items() if key not in STOCK_KEYS or key in schema.model_fields}
+    try:
+        return schema.model_validate(kept)
+    except ValidationError as error:
+        raise _refusal(error, schema, model) from None
+
+
+def known_params(schema: type[Schema], request: Mapping[str, Any]) -> Schema:
+    """Pick from a MONAI Label task request (which mixes parameters with its own keys) what the schema knows.
+
+    Raises:
+        FieldError: A value is not accepted.
+    """
+    kept = {key: request[key] for key in schema.model_fields if key in request}
+    return parse_params(schema, kept, str(request.get("model", "")))
+
+
+def _object(params: str | Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        given = json.loads(params or "{}") if isinstance(params, str) else params
+    except (ValueError, RecursionError):
+        hint = "Send one JSON object."
+        raise FieldError("params is not JSON.", hint, field="params", accepted="a JSON object") from None
+    if not isinstance(given, Mapping):
+        raise FieldError("params is not a JSON object.", field="params", value=given, accepted="a JSON object")
+    return dict(given)
+
+
+def _refusal(error: ValidationError, schema: type[RequestParams], model: str) -> CfmriError:
+    first = error.errors(include_url=False, include_context=True)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        accepted = ", ".join(schema.model_fields)
+        return FieldError(f"{model} has no parameter of that name.", f"Use some of: {accepted}.", field=field,
+                          value=first["input"], accepted=accepted)  # fmt: skip
+    accepted = _accepted(schema, first)
+    return FieldError(
+        f"{field} is not acceptable: {first['msg'].lower()}.", "", field=field, value=first["input"], accepted=accepted
+    )
+
+
+def _accepted(schema: type[RequestParams], first: Mapping[str, Any]) -> str:
+    """Say in words what a field accepts, from its JSON schema."""
+    context = first.get("ctx", {})
+    if "expected" in context:
+        return str(context["expected"])
+    described = schema.model_json_schema()["properties"].get(str(first["loc"][0]), {})
+    parts = [part for part in described.get("anyOf", [described]) if part.get("type") != "null"]
+    part = parts[0] if parts else {}
+    if "minimum" in part:
+        return f"{part['minimum']:g} to {part['maximum']:g}"
+    return str(part.get("pattern") or part.get("type", ""))

@@ -1,0 +1,24 @@
+"""The models of the app, each in memory at most once per process."""
+
+from __future__ import annotations
+
+from cfmri_core.models.editor import Editor
+from cfmri_core.models.iap_predictor import IapPredictor
+from cfmri_core.models.segmenter import Segmenter
+from cfmri_server.model_store import LoadedModel, ModelStore
+from cfmri_server.state import StateFolder
+
+
+class ServedModels:
+    """Editor, predictor and segmenter of one server.
+
+    Args:
+        state: The server's folder.
+    """
+
+    def __init__(self, state: StateFolder) -> None:
+        self.state = state
+        self.store = ModelStore(state.models)
+        self.editor: LoadedModel[Editor] = LoadedModel(self.store, "editor", Editor.load)
+        self.iap_predictor: LoadedModel[IapPredictor] = LoadedModel(self.store, "iap_predictor", IapPredictor.load)
+        self.segmenter: LoadedModel[Segmenter] = LoadedModel(self.store, "segmenter", Segmenter.load)

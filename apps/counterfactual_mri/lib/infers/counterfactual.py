@@ -1,0 +1,88 @@
+"""Make an image as it would have looked under other acquisition parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cfmri_server.images import SourceImage
+from cfmri_server.parameters import EDIT_OPTIONS, published, target_parameters
+from cfmri_server.request_schema import CounterfactualParams
+from cfmri_server.served_models import ServedModels
+from monailabel.interfaces.tasks.infer_v2 import InferType
+
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.errors import AcquisitionError
+from cfmri_core.models.conditioning import ConditionSpec
+from cfmri_core.pipeline import counterfactual, prediction
+from cfmri_core.progress import Progress
+from cfmri_core.simulation.protocols import CELLS
+from lib.infers.volume_task import Inference, VolumeTask, loaded
+
+
+class CounterfactualTask(VolumeTask[CounterfactualParams]):
+    """A float32 image on the input's own grid, and the evidence of how it was made."""
+
+    schema = CounterfactualParams
+    task_type = InferType.OTHERS
+    summary = "The image under other acquisition parameters. Synthetic, not for diagnosis"
+
+    def __init__(self, models: ServedModels) -> None:
+        super().__init__(models, "editor")
+
+    def config(self) -> dict[str, Any]:
+        """Return what clients need to know of the parameters."""
+        spec = self._spec() if self.is_valid() else None
+        manufacturers = sorted({cell.manufacturer for cell in CELLS})
+        return published([*target_parameters(spec, manufacturers), *EDIT_OPTIONS])
+
+    def infer(self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress) -> Inference:
+        """Edit one image."""
+        editor = loaded(self.models.editor, device, progress)
+        factual, sources = self._factual(image, params, device, progress)
+        request = counterfactual.EditRequest(
+            params.changes(),
+            method=params.method,
+            guidance_scale=params.guidance_scale,
+            steps=params.steps,
+            seed=params.seed,
+            slices=params.slice_range(),
+        )
+        edited = counterfactual.edit_volume(image.volume, factual, request, editor, progress=progress, device=device)
+        return Inference(edited.volume, {**edited.evidence, "factual_sources": sources})
+
+    def _factual(
+        self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress
+    ) -> tuple[AcquisitionParameters, dict[str, str]]:
+        """Collect how the image was acquired, and for each parameter who says so.
+
+        The request overrides the header. What neither knows is predicted where it matters: everything
+        if nothing at all is known, else the parameters that are to be changed.
+        """
+        given = params.factual or {}
+        known = {**image.acquisition.known(), **given}
+        sources = {name: "request" if name in given else "header" for name in known}
+        wanted = set(params.changes()) - set(known) if known else set(CounterfactualParams.model_fields)
+        if wanted and self.models.store.has("iap_predictor"):
+            predictor = loaded(self.models.iap_predictor, device, progress)
+            predicted = prediction.predict_acquisition(image.volume, predictor)
+            for name, value in _acceptable(predicted, wanted).items():
+                known[name], sources[name] = value, "predicted"
+        return AcquisitionParameters().replaced(known), sources
+
+    def _spec(self) -> ConditionSpec:
+        config = self.models.store.description(self.kind)["config"]
+        return ConditionSpec.from_json(config["condition"])  # type: ignore[index]
+
+
+def _acceptable(predicted: Mapping[str, Mapping[str, Any]], wanted: set[str]) -> dict[str, Any]:
+    """Return the predicted values that are wanted and can be acquisition parameters at all."""
+    values = {}
+    for name in wanted & set(predicted):
+        value = predicted[name]["value"]
+        try:
+            AcquisitionParameters().replaced({name: value})
+        except AcquisitionError:
+            continue
+        values[name] = value
+    return values

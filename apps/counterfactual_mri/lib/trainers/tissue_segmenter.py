@@ -1,0 +1,34 @@
+"""Retrain the tissue segmenter on the labelled images of the datastore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cfmri_server.parameters import SEGMENTER_TRAIN_OPTIONS
+from cfmri_server.request_schema import SegmenterTrainParams
+
+from cfmri_core.progress import Progress
+from cfmri_core.training.segmenter import train_segmenter
+from lib.trainers.model_trainer import ModelTrainer
+
+
+class TissueSegmenterTrainer(ModelTrainer[SegmenterTrainParams]):
+    """Trains on ``labels/final``, by default on each image as other scanners would have shown it as well."""
+
+    schema = SegmenterTrainParams
+    model = "tissue_segmenter"
+    kind = "segmenter"
+    summary = "Train the tissue segmenter on the labelled images of the datastore, with counterfactual augmentation"
+    options = SEGMENTER_TRAIN_OPTIONS
+    default_epochs = 12
+
+    def train(
+        self, data: Path, output: Path, iterations: int, params: SegmenterTrainParams, device: str, progress: Progress
+    ) -> Path:
+        """Train a segmenter; the editor in use makes the counterfactuals."""
+        editor = self.models.editor.get(device) if params.augmentation == "counterfactual" else None
+        return train_segmenter(
+            data, output, preset=params.preset, iterations=iterations, seed=params.seed,
+            augmentation=params.augmentation, editor=editor, start_from=self.start_from(params), device=device,
+            progress=progress,
+        )  # fmt: skip

@@ -1,0 +1,92 @@
+"""The MONAI Label application: three models as inference and training tasks.
+
+Served by ``cfmri serve STUDIES``. MONAI Label finds the class by its direct base, `MONAILabelApp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cfmri_server.datastore import ContainedDatastore
+from cfmri_server.problem import NotFoundError
+from cfmri_server.quiet import quiet_libraries
+from cfmri_server.served_models import ServedModels
+from cfmri_server.state import StateFolder
+from cfmri_server.studies import prepare_datastore
+from lib.configs import CONFIGS
+from lib.configs.model_config import ModelConfig
+from lib.infers.volume_task import VolumeTask
+from lib.trainers.model_trainer import ModelTrainer
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+
+from cfmri_core import __version__
+from cfmri_core.errors import RequestError
+
+
+class CounterfactualMriApp(MONAILabelApp):
+    """Predict acquisition parameters, make counterfactual images, segment tissue, and retrain all three."""
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        quiet_libraries()
+        self.state = StateFolder.of(Path(studies))
+        self.configs = _chosen(conf or {}, ServedModels(self.state))
+        super().__init__(
+            app_dir,
+            studies,
+            dict(conf or {}),
+            name="Counterfactual MRI",
+            description="How would this patient's MRI have looked, had it been acquired otherwise? Not for diagnosis.",
+            version=__version__,
+        )
+
+    def init_datastore(self) -> ContainedDatastore:
+        """Serve the studies folder, or what was converted from it."""
+        return ContainedDatastore(
+            prepare_datastore(Path(self.studies)),
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def init_infers(self) -> dict[str, Any]:
+        """Return the inference task of each model."""
+        return {name: config.infer() for name, config in self.configs.items()}
+
+    def init_trainers(self) -> dict[str, Any]:
+        """Return the training task of each model."""
+        return {name: config.trainer() for name, config in self.configs.items()}
+
+    def infer_task(self, model: str) -> VolumeTask[Any]:
+        """Return a model's inference task.
+
+        Raises:
+            NotFoundError: There is no such model.
+        """
+        return _named(self._infers, model)
+
+    def train_task(self, model: str) -> ModelTrainer:
+        """Return a model's training task.
+
+        Raises:
+            NotFoundError: There is no such model.
+        """
+        return _named(self._trainers, model)
+
+
+def _chosen(conf: Mapping[str, str], models: ServedModels) -> dict[str, ModelConfig]:
+    asked = conf.get("models", "all")
+    names = list(CONFIGS) if asked == "all" else [name.strip() for name in asked.split(",")]
+    for name in names:
+        if name not in CONFIGS:
+            raise RequestError(f"There is no model '{name}'.", f"Use all, or some of: {', '.join(CONFIGS)}.")
+    return {name: CONFIGS[name](models) for name in names}
+
+
+def _named(tasks: Mapping[str, Any], model: str) -> Any:
+    if model not in tasks:
+        accepted = ", ".join(tasks)
+        raise NotFoundError("There is no such model.", f"Use one of: {accepted}.", field="model", value=model,
+                            accepted=accepted)  # fmt: skip
+    return tasks[model]

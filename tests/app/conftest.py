@@ -1,0 +1,95 @@
+"""A real server process on loopback, started once: simulated studies, tiny untrained models, one slow method of editing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+APP = Path(__file__).resolve().parents[2] / "apps" / "counterfactual_mri"
+sys.path.insert(0, str(APP))
+
+START_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server.
+
+    Attributes:
+        url: Where it listens.
+        studies: The folder it serves.
+        http: A client of it.
+        output: File with everything it printed.
+    """
+
+    url: str
+    studies: Path
+    http: httpx.Client
+    output: Path
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small simulated studies, as `cfmri simulate` writes them."""
+    from cfmri_core.simulation.study import StudyPlan, simulate_dataset
+
+    root = tmp_path_factory.mktemp("studies")
+    simulate_dataset(root, 2, 4100, StudyPlan(slab_mm=16.0))
+    return root
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One untrained tiny model of each kind: enough for every question about the protocol."""
+    import torch
+
+    from cfmri_core.models.conditioning import ConditionSpec
+    from cfmri_core.models.editor import Editor
+    from cfmri_core.models.iap_predictor import IapPredictor
+    from cfmri_core.models.segmenter import Segmenter
+    from cfmri_core.simulation.protocols import PRESETS
+
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("models")
+    spec = ConditionSpec.from_parameters(list(PRESETS.values()))
+    Editor.create("tiny", spec).save(root / "editor", "Untrained, for tests.")
+    IapPredictor.create("tiny", spec).save(root / "iap_predictor", "Untrained, for tests.")
+    Segmenter.create("tiny").save(root / "segmenter", "Untrained, for tests.")
+    return root
+
+
+@pytest.fixture(scope="session")
+def server(studies: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server, stopped at the end of the session."""
+    output = tmp_path_factory.mktemp("server") / "output.txt"
+    command = [sys.executable, str(Path(__file__).with_name("serve_with_slow_edits.py")), str(studies), "--port", "0"]
+    environment = {**os.environ, "CFMRI_MODELS": str(models)}
+    with output.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        try:
+            url = _announced_url(process, output)
+            with httpx.Client(base_url=url, timeout=60) as http:
+                yield Server(url, studies, http, output)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _announced_url(process: subprocess.Popen[bytes], output: Path) -> str:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        lines = [line for line in output.read_text().splitlines() if line.startswith("Serving on ")]
+        if lines:
+            return lines[0].split()[2]
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise AssertionError(f"The server did not start:\n{output.read_text()}")
