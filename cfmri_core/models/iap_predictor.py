@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ATTRIBUTES, ConditionSpec
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
-from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.precision import autocast
 
 
@@ -28,13 +27,11 @@ class IapPredictorConfig:
         preset: Name of the preset.
         image_size: Rows and columns of a slice, in pixels.
         widths: Channels of the four stages.
-        normalisation: Intensity scale of the slices.
     """
 
     preset: str
     image_size: int
     widths: tuple[int, ...]
-    normalisation: Normalisation
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -43,13 +40,12 @@ class IapPredictorConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> IapPredictorConfig:
         """Build from what `to_json` returned."""
-        normalisation = Normalisation.from_json(values["normalisation"])
-        return cls(**{**values, "widths": tuple(values["widths"]), "normalisation": normalisation})
+        return cls(**{**values, "widths": tuple(values["widths"])})
 
 
 PRESETS: Mapping[str, IapPredictorConfig] = {
-    "paper": IapPredictorConfig("paper", 224, (64, 128, 256, 512), Normalisation()),
-    "tiny": IapPredictorConfig("tiny", 96, (16, 32, 64, 128), Normalisation(low_value=-1.0, high_value=1.0)),
+    "paper": IapPredictorConfig("paper", 224, (64, 128, 256, 512)),
+    "tiny": IapPredictorConfig("tiny", 96, (16, 32, 64, 128)),
 }
 
 
@@ -91,7 +87,7 @@ class IapPredictor:
         """
         values, state, sha256 = read_model(folder, "iap_predictor")
         with checked_config(folder):
-            spec = ConditionSpec.from_json(values["condition"])
+            spec = ConditionSpec.from_json(values["spec"])
             config = IapPredictorConfig.from_json(values["iap_predictor"])
             network = _build(config, spec)
         load_weights(network, state, folder)
@@ -99,7 +95,7 @@ class IapPredictor:
 
     def save(self, folder: Path, card: str, half: bool = True) -> None:
         """Write the predictor as a model folder."""
-        values = {"condition": self.spec.to_json(), "iap_predictor": self.config.to_json()}
+        values = {"spec": self.spec.to_json(), "iap_predictor": self.config.to_json()}
         write_model(folder, "iap_predictor", self.network, values, card, half)
 
     @property
@@ -118,16 +114,11 @@ class IapPredictor:
         """Rows and columns of a slice, in pixels."""
         return self.config.image_size
 
-    @property
-    def normalisation(self) -> Normalisation:
-        """Intensity scale of the slices."""
-        return self.config.normalisation
-
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Run the network.
 
         Args:
-            images: Slices on the model's scale, float32, shape ``(batch, 1, rows, cols)``.
+            images: Slices in normalised intensity, float32, shape ``(batch, 1, rows, cols)``.
 
         Returns:
             Per attribute: logits ``(batch, n_categories)``, or unit values ``(batch, 1)``; float32.
@@ -140,7 +131,7 @@ class IapPredictor:
         """Return weighted cross-entropy plus squared error, summed over the attributes.
 
         Args:
-            images: Slices, float32, shape ``(batch, 1, rows, cols)``.
+            images: Slices in normalised intensity, float32, shape ``(batch, 1, rows, cols)``.
             targets: Condition vectors of the slices, shape ``(batch, width)``. A block of zeros is
                 an unknown value and adds nothing.
             class_weights: Weight of each category, per categorical attribute; without it all are 1.
@@ -168,7 +159,7 @@ class IapPredictor:
         """Predict the parameters of one volume from some of its slices.
 
         Args:
-            images: Slices on the model's scale, float32, shape ``(slices, 1, rows, cols)``.
+            images: Slices in normalised intensity, float32, shape ``(slices, 1, rows, cols)``.
             batch_size: Slices per pass.
 
         Returns:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from cfmri_core.errors import RequestError
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
-from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.precision import autocast
 
 #: Names of the classes, by label value.
@@ -31,14 +30,12 @@ class SegmenterConfig:
         channels: Channels per level.
         norm: MONAI name of the normalisation. The paper uses batch normalisation; the small net
             uses instance normalisation, which does not depend on how many slices a batch has.
-        normalisation: Intensity scale of the slices.
     """
 
     preset: str
     image_size: int
     channels: tuple[int, ...]
     norm: str
-    normalisation: Normalisation
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -47,13 +44,12 @@ class SegmenterConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SegmenterConfig:
         """Build from what `to_json` returned."""
-        normalisation = Normalisation.from_json(values["normalisation"])
-        return cls(**{**values, "channels": tuple(values["channels"]), "normalisation": normalisation})
+        return cls(**{**values, "channels": tuple(values["channels"])})
 
 
 PRESETS: Mapping[str, SegmenterConfig] = {
-    "paper": SegmenterConfig("paper", 224, (32, 64, 128, 256, 512, 512), "BATCH", Normalisation()),
-    "tiny": SegmenterConfig("tiny", 96, (16, 32, 64, 128), "INSTANCE", Normalisation(low_value=-1.0, high_value=1.0)),
+    "paper": SegmenterConfig("paper", 224, (32, 64, 128, 256, 512, 512), "BATCH"),
+    "tiny": SegmenterConfig("tiny", 96, (16, 32, 64, 128), "INSTANCE"),
 }
 
 
@@ -116,16 +112,11 @@ class Segmenter:
         """Rows and columns of a slice, in pixels."""
         return self.config.image_size
 
-    @property
-    def normalisation(self) -> Normalisation:
-        """Intensity scale of the slices."""
-        return self.config.normalisation
-
     def logits(self, images: Tensor) -> Tensor:
         """Return class logits, float32, shape ``(batch, 3, rows, cols)``.
 
         Args:
-            images: Slices on the model's scale, float32, shape ``(batch, 1, rows, cols)``; rows and
+            images: Slices in normalised intensity, float32, shape ``(batch, 1, rows, cols)``; rows and
                 columns are multiples of 2 to the number of levels less one.
         """
         with autocast(images.device):
