@@ -82,7 +82,11 @@ class SliceStack:
     def of(cls, volume: Volume, image_size: int) -> SliceStack:
         """Lay out a volume: whole field of view inside the square, aspect ratio kept."""
         spacing = np.round(volume.spacing_mm, 3)
-        slice_axis = int(2 - np.argmax(spacing[::-1]))
+        return cls.of_axis(volume, image_size, int(2 - np.argmax(spacing[::-1])))
+
+    @classmethod
+    def of_axis(cls, volume: Volume, image_size: int, slice_axis: int) -> SliceStack:
+        """Lay out a volume with slices taken across a given voxel axis."""
         orientation = io_orientation(volume.affine)
         row, column = _VIEW[int(orientation[slice_axis, 0])]
         axes = [int(np.flatnonzero(orientation[:, 0] == world)[0]) for world, _ in (row, column)]

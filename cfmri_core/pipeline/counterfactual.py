@@ -1,0 +1,279 @@
+"""The counterfactual: the same anatomy under other acquisition parameters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import cfmri_core
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.diffusion.sampling import Callback, edit_friendly, independent_noise, paper_edit, shared_noise
+from cfmri_core.diffusion.schedule import index_grid
+from cfmri_core.errors import ModelOutputError, RequestError
+from cfmri_core.models.editor import Editor
+from cfmri_core.pipeline.support import support_warnings
+from cfmri_core.progress import Progress, silent
+from cfmri_core.slices import IntensityScale, SliceStack, slab
+from cfmri_core.volume import Volume
+
+
+@dataclass(frozen=True)
+class Method:
+    """How an editing method runs unless told otherwise.
+
+    Attributes:
+        steps: Denoising steps.
+        guidance_scale: 1 follows the target condition, more exaggerates it.
+        depth: Schedule index that the source is taken to, of 1000.
+        evaluations_per_step: Network evaluations per slice and step.
+    """
+
+    steps: int
+    guidance_scale: float
+    depth: int
+    evaluations_per_step: int
+
+
+#: `inversion`: edit-friendly DDPM inversion (Huberman-Spiegelglas et al., CVPR 2024) with the source condition as the
+#: base of guidance. `paper`: Algorithm 1 of Morão et al. as its authors run it.
+METHODS: Mapping[str, Method] = {
+    "inversion": Method(steps=20, guidance_scale=1.0, depth=990, evaluations_per_step=2),
+    "paper": Method(steps=50, guidance_scale=3.0, depth=50, evaluations_per_step=2),
+}
+DEFAULT_METHOD = "inversion"
+#: Slices edited together: bounds memory.
+BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRequest:
+    """What to change, and how.
+
+    Attributes:
+        changes: New values by parameter name.
+        method: One of `METHODS`.
+        guidance_scale: From 0 to 10; ``None`` takes the method's own.
+        steps: From 1 to 1000; ``None`` takes the method's own. `paper` has one step per noise level.
+        seed: Seed of the noise; the same seed gives the same result.
+        slices: First and one past the last slice along the slice axis; ``None`` edits all.
+
+    Raises:
+        RequestError: A value is out of its range.
+    """
+
+    changes: Mapping[str, str | float] = field(default_factory=dict)
+    method: str = DEFAULT_METHOD
+    guidance_scale: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    slices: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise RequestError(f"'{self.method}' is not a method.", f"Use one of: {', '.join(METHODS)}.")
+        if self.guidance_scale is not None and not 0 <= self.guidance_scale <= 10:
+            raise RequestError(f"guidance_scale is {self.guidance_scale}.", "Give a value from 0 to 10.")
+        highest = METHODS[self.method].depth
+        if self.steps is not None and not 1 <= self.steps <= highest:
+            raise RequestError(f"steps is {self.steps}.", f"Give a whole number from 1 to {highest}.")
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """An edited volume and how it came about.
+
+    Attributes:
+        volume: float32, in the source's intensity units, on its grid or the slab of it that was asked for.
+        requested: Acquisition parameters it imitates.
+        evidence: JSON-ready provenance and quality.
+    """
+
+    volume: Volume
+    requested: AcquisitionParameters
+    evidence: dict[str, Any]
+
+
+def edit_volume(
+    volume: Volume,
+    factual: AcquisitionParameters,
+    request: EditRequest,
+    editor: Editor,
+    *,
+    progress: Progress = silent,
+) -> Counterfactual:
+    """Show a volume as it would have looked under other acquisition parameters.
+
+    The network edits at its working resolution; only the *change* is resampled to the native matrix
+    and added to the source, so the source's own detail stays and an edit to the same parameters
+    returns the source.
+
+    Args:
+        volume: Source, scanner units.
+        factual: How it was acquired, as far as known.
+        request: What to change.
+        editor: Trained editor; it decides the device.
+        progress: Called per step of each batch of slices; raise `Cancelled` in it to cancel.
+
+    Raises:
+        AcquisitionError: A requested value is out of range.
+        RequestError: The slices do not exist.
+        ModelOutputError: The network produced values that are not finite.
+    """
+    started = time.monotonic()
+    requested = factual.replaced(request.changes)
+    whole = SliceStack.of(volume, editor.image_size)
+    scale = IntensityScale.of(volume.voxels)
+    first, last = request.slices or (0, whole.count)
+    source = slab(volume, whole.slice_axis, first, last)
+    stack = SliceStack.of_axis(source, editor.image_size, whole.slice_axis)
+    native = scale.normalise(np.asarray(stack.native(source.voxels)))
+    images = stack.images(native)
+    edited = edit_images(
+        images,
+        factual,
+        requested,
+        editor,
+        method=request.method,
+        guidance_scale=request.guidance_scale,
+        steps=request.steps,
+        seed=request.seed,
+        progress=progress,
+    )
+    change = stack.at_native_size(edited - images)[:, 0]
+    if not np.all(np.isfinite(change)):
+        raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
+    voxels = source.voxels.astype(np.float32) + np.asarray(stack.voxels(change)) * (scale.high - scale.low)
+    evidence = {
+        "synthetic": True,
+        "cfmri_version": cfmri_core.__version__,
+        "model": {"kind": "editor", "sha256": editor.sha256, "preset": editor.preset},
+        **_settings(request),
+        "slices": [first, last],
+        "slice_axis": "ijk"[whole.slice_axis],
+        "factual": factual.as_dict(),
+        "requested": requested.as_dict(),
+        "changes": {name: list(values) for name, values in factual.differences(requested).items()},
+        "intensity_scale": {"low": scale.low, "high": scale.high},
+        "warnings": support_warnings(factual, requested, editor.spec),
+        "quality": _quality(native, change),
+        "elapsed_s": round(time.monotonic() - started, 2),
+    }
+    return Counterfactual(source.with_voxels(voxels.astype(np.float32)), requested, evidence)
+
+
+def edit_images(
+    images: Tensor,
+    factual: AcquisitionParameters,
+    requested: AcquisitionParameters,
+    editor: Editor,
+    *,
+    method: str = DEFAULT_METHOD,
+    guidance_scale: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Tensor:
+    """Edit network images of one volume; all slices share the noise, so they change alike.
+
+    Args:
+        images: Normalised slices (10th percentile 0, 99th 1), shape ``(slices, 1, size, size)``.
+        factual: Their acquisition parameters.
+        requested: The parameters to imitate.
+        editor: Trained editor.
+        method: One of `METHODS`.
+        guidance_scale: See `EditRequest`.
+        steps: See `EditRequest`.
+        seed: Seed of the noise.
+        progress: Called per step.
+
+    Returns:
+        Edited slices, same shape and scale.
+    """
+    defaults = METHODS[method]
+    run = _Run(
+        editor,
+        method,
+        defaults.steps if steps is None else steps,
+        defaults.guidance_scale if guidance_scale is None else guidance_scale,
+        seed,
+    )
+    source, target = editor.spec.encode(factual)[None], editor.spec.encode(requested)[None]
+    batches = images.split(BATCH)
+    edited = []
+    for number, batch in enumerate(batches):
+
+        def report(step: int, total: int, done: int = number) -> None:
+            progress(done * total + step, len(batches) * total, "editing")
+
+        x0 = editor.normalisation.to_network(batch).to(editor.device)
+        with torch.inference_mode():
+            result = run.edit(x0, source, target, range(number * BATCH, number * BATCH + len(batch)), report)
+        edited.append(editor.normalisation.from_network(result).cpu())
+    return torch.cat(edited)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One method with its settings."""
+
+    editor: Editor
+    method: str
+    steps: int
+    guidance_scale: float
+    seed: int
+
+    def edit(self, x0: Tensor, source: Tensor, target: Tensor, numbers: range, callback: Callback) -> Tensor:
+        rows, columns = x0.shape[2:]
+        alpha_bar, device = self.editor.alpha_bar, self.editor.device
+        if self.method == "paper":
+            return paper_edit(
+                self.editor.eps,
+                x0,
+                target,
+                alpha_bar,
+                noise=independent_noise(self.seed, list(numbers), rows, columns, device),
+                start=self.steps,
+                guidance_scale=self.guidance_scale,
+                pin_values=(self.editor.normalisation.low_value, self.editor.normalisation.high_value),
+                callback=callback,
+            )
+        return edit_friendly(
+            self.editor.eps,
+            x0,
+            source,
+            target,
+            alpha_bar,
+            index_grid(METHODS[self.method].depth, self.steps),
+            noise=shared_noise(self.seed, rows, columns, device),
+            guidance_scale=self.guidance_scale,
+            callback=callback,
+        )
+
+
+def _settings(request: EditRequest) -> dict[str, Any]:
+    method = METHODS[request.method]
+    steps = method.steps if request.steps is None else request.steps
+    guidance = method.guidance_scale if request.guidance_scale is None else request.guidance_scale
+    guided = request.method == "inversion" and guidance != 1
+    return {
+        "method": request.method,
+        "guidance_scale": guidance,
+        "steps": steps,
+        "seed": request.seed,
+        "network_evaluations_per_slice": steps * (method.evaluations_per_step + guided),
+    }
+
+
+def _quality(native: np.ndarray[Any, np.dtype[np.float32]], change: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, float]:
+    """How much changed: root mean square and largest change, as a share of the source's intensity range."""
+    span = float(native.max() - native.min())
+    return {
+        "change_rms": round(float(np.sqrt(np.mean(change**2))) / span, 5),
+        "change_max": round(float(np.abs(change).max()) / span, 5),
+    }
