@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cfmri_core.errors import AcquisitionError
 
@@ -214,7 +215,7 @@ def _checked_text(parameter: Parameter, value: object) -> str | None:
 def _checked_number(parameter: Parameter, value: object) -> float:
     low, high = parameter.minimum or 0.0, parameter.maximum or math.inf
     accepted = f"{low:g} to {high:g} {parameter.unit}"
-    problem = {"field": parameter.name, "value": value, "accepted": accepted}
+    problem: dict[str, Any] = {"field": parameter.name, "value": value, "accepted": accepted}
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -47,6 +47,8 @@ FUNCTIONAL_GROUPS: dict[str, dict[str, str]] = {
     "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
     "FrameContentSequence": {"TemporalPositionIndex": "TemporalPositionIdentifier"},
 }
+#: EchoPulseSequence of enhanced images -> ScanningSequence of classic ones.
+SCANNING_SEQUENCES = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 FUNCTIONAL_GROUP_SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
@@ -67,14 +69,11 @@ def read_acquisition(dataset: Dataset) -> AcquisitionRecord:
 
 
 def header_of(dataset: Dataset) -> Dataset:
-    """Return the public attributes that can be decoded, without pixel data.
+    """Return the public attributes that can be decoded, those in sequences included, without pixel data.
 
     Pixels of a lossy transfer syntax leave their mark here: LossyImageCompression becomes ``01``.
     """
-    header = Dataset()
-    for element in readable_elements(dataset):
-        if not element.tag.is_private and element.keyword not in PIXEL_KEYWORDS:
-            header.add(element)
+    header = _public(dataset)
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", "")
     if syntax in LOSSY_TRANSFER_SYNTAXES:
         header.LossyImageCompression = "01"
@@ -124,6 +123,19 @@ def attribute_name(keyword: str) -> str:
     return f"{keyword} ({tag >> 16:04x},{tag & 0xFFFF:04x})"
 
 
+def _public(dataset: Dataset) -> Dataset:
+    """Copy without private attributes and pixels, in sequences too."""
+    public = Dataset()
+    for element in readable_elements(dataset):
+        if element.tag.is_private or element.keyword in PIXEL_KEYWORDS:
+            continue
+        if element.VR == "SQ":
+            public.add_new(element.tag, "SQ", [_public(item) for item in element.value])
+        else:
+            public.add(element)
+    return public
+
+
 def _candidates(dataset: Dataset, parameter: Parameter) -> list[AttributeSource]:
     places = [(dataset, "", parameter.keyword)]
     groups = [item for sequence in FUNCTIONAL_GROUP_SEQUENCES for item in items_of(dataset, sequence)[:1]]
@@ -153,6 +165,9 @@ def _flattened(root: list[DataElement], shared: Dataset, frame: Dataset) -> Data
     header = Dataset()
     for element in root:
         header.add(element)
+    pulse_sequence = text_of(header, "EchoPulseSequence")
+    if pulse_sequence in SCANNING_SEQUENCES and "ScanningSequence" not in header:
+        header.ScanningSequence = SCANNING_SEQUENCES[pulse_sequence]
     for group in (shared, frame):
         for sequence, classic_names in FUNCTIONAL_GROUPS.items():
             for item in items_of(group, sequence)[:1]:

@@ -126,4 +126,4 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
 def _without_spare_bits(dataset: Dataset, values: NDArray[np.generic]) -> NDArray[np.generic]:
     """Clear the bits above BitsStored, where older scanners keep overlays, and extend the sign."""
     spare = int(dataset.BitsAllocated) - int(dataset.BitsStored)
-    return (values << spare) >> spare if spare else values  # type: ignore[operator, no-any-return]
+    return (values << spare) >> spare if spare else values  # type: ignore[operator]

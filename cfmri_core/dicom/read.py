@@ -291,4 +291,3 @@ def _decoded(frames: Sequence[Frame]) -> Iterator[tuple[int, NDArray[np.generic]
             values = stored_values(parse_file(path))
             for k, index in slices:
                 yield k, values[index]
-

@@ -25,7 +25,7 @@ MAX_SIDECAR_BYTES = 16 * 1024**2
 SHEAR_TOLERANCE = 1e-3
 
 #: Parameter -> BIDS keys that hold it, in order of preference, and the factor from their unit to ours.
-#: RepetitionTime first: it is what DICOM calls so; RepetitionTimeExcitation alone is the same for a spoiled gradient echo.
+#: RepetitionTime first: it is DICOM's; RepetitionTimeExcitation is the same time for a spoiled gradient echo.
 BIDS_KEYS: Mapping[str, tuple[tuple[str, ...], float]] = {
     "manufacturer": (("Manufacturer",), 1.0),
     "manufacturer_model": (("ManufacturersModelName", "ManufacturerModelName"), 1.0),
