@@ -1,0 +1,292 @@
+"""Module CounterfactualMRI: how would this scan have looked, had it been acquired otherwise?"""
+
+import json
+
+import qt
+import slicer
+import vtk
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+from CounterfactualMRILib import results
+from CounterfactualMRILib.acquisition import readAcquisition
+from CounterfactualMRILib.controls import ParameterControls
+from CounterfactualMRILib.exchange import ExchangeProblem, gridOfResult
+from CounterfactualMRILib.job_display import JobDisplay
+from CounterfactualMRILib.layout import Comparison
+from CounterfactualMRILib.logic import DEFAULT_ADDRESS, CounterfactualMRILogic
+from CounterfactualMRILib.problems import Problem, ServerProblem
+from CounterfactualMRILib.schema import COUNTERFACTUAL, TISSUE_SEGMENTER
+from CounterfactualMRILib.server_section import ServerSection
+
+POLL_INTERVAL_MS = 100
+
+
+class CounterfactualMRI(ScriptedLoadableModule):
+    """What Slicer shows about the module."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "Counterfactual MRI"
+        self.parent.categories = ["Image Synthesis"]
+        self.parent.dependencies = []
+        self.parent.contributors = ["cfmri contributors"]
+        self.parent.helpText = (
+            "Shows an MR volume as it would have looked had it been acquired otherwise (field strength, echo time, "
+            "scanner...), segments tissue and retrains the segmentation, on a server started with <code>cfmri serve</code>. "
+            "For research only: a synthetic image is not an acquisition."
+        )
+        self.parent.acknowledgementText = "Built on MONAI Label and MONAI."
+
+
+class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel. It only shows and asks; the work is done by `CounterfactualMRILogic`."""
+
+    def __init__(self, parent=None):
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.factual = {}
+        self.targets = None
+        self.options = None
+        self.guiTag = None
+        self.timer = None
+        self.comparison = Comparison()
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+
+    # ---- life of the panel -------------------------------------------------------------------
+
+    def setup(self):
+        """Build the panel from its .ui file."""
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/CounterfactualMRI.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        ui, self.logic = self.ui, CounterfactualMRILogic()
+        self.display = JobDisplay(ui.progressBar, ui.statusLabel)
+        self.trainDisplay = JobDisplay(ui.trainProgressBar, ui.trainStatusLabel)
+        self.serverSection = ServerSection(ui, self.logic, DEFAULT_ADDRESS, self.showAvailability)
+        ui.testConnectionButton.connect("clicked(bool)", self.onTestConnection)
+        ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
+        ui.predictButton.connect("clicked(bool)", self.onPredict)
+        ui.generateButton.connect("clicked(bool)", self.onGenerateOrCancel)
+        ui.compareButton.connect("clicked(bool)", self.onCompare)
+        ui.segmentButton.connect("clicked(bool)", self.onSegment)
+        ui.trainButton.connect("clicked(bool)", self.onTrainOrStop)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_INTERVAL_MS)
+        self.timer.connect("timeout()", self.onTimer)
+        self._attachParameterNode()
+        self.serverSection.onServerChanged()
+        self.onInputChanged()
+
+    def enter(self):
+        """Take up the parameter node again when the user comes back to the module."""
+        self._attachParameterNode()
+
+    def exit(self):
+        """Let go of the parameter node while another module is shown; running jobs go on."""
+        self._detachParameterNode()
+
+    def cleanup(self):
+        """End everything when the panel is destroyed."""
+        self.timer.stop()
+        self.display.cancel()
+        self.trainDisplay.cancel()
+        self.comparison.restore()
+        self._detachParameterNode()
+        self.removeObservers()
+
+    def onSceneStartClose(self, caller, event):  # noqa: ARG002
+        """The scene's nodes go away: a running job's result has no place any more."""
+        self.display.cancel()
+        self.comparison.restore()
+        self._detachParameterNode()
+
+    def onSceneEndClose(self, caller, event):  # noqa: ARG002
+        """Start again in the empty scene."""
+        self._attachParameterNode()
+        self.onInputChanged()
+
+    def _attachParameterNode(self):
+        self._detachParameterNode()
+        self.parameterNode = self.logic.getParameterNode()
+        self.guiTag = self.parameterNode.connectGui(self.ui)
+
+    def _detachParameterNode(self):
+        if self.guiTag is not None:
+            self.parameterNode.disconnectGui(self.guiTag)
+            self.guiTag = None
+
+    # ---- server --------------------------------------------------------------------------------
+
+    def onTestConnection(self, *_):
+        """Ask the server what it offers, and build the controls from its answer."""
+        self._start(lambda: self.logic.connectToServer(wait=False), self._onConnected, self.ui.connectionLabel)
+
+    def _onConnected(self, server):
+        ui, model = self.ui, server.models.get(COUNTERFACTUAL)
+        self.serverSection.remember()
+        self.targets = ParameterControls(ui.targetsContainer, model.targets() if model else (), self.onRequestChanged)
+        self.options = ParameterControls(ui.optionsContainer, model.options() if model else (), self.onRequestChanged)
+        ui.targetsHint.visible = model is None
+        requested = json.loads(self.parameterNode.requested)
+        self.targets.setValues(requested)
+        self.options.setValues(requested)
+        self.targets.setPresent(self.factual)
+        return f"Connected. Models: {', '.join(sorted(server.models))}."
+
+    # ---- scan ----------------------------------------------------------------------------------
+
+    def onInputChanged(self, *_):
+        """Show how the chosen volume was acquired, as far as its DICOM header says."""
+        volume = self.ui.inputSelector.currentNode()
+        self._setFactual(readAcquisition(volume) if volume is not None else {})
+        self.showAvailability()
+
+    def _setFactual(self, factual, source="from the DICOM header"):
+        self.factual = factual
+        text = (
+            f"{len(factual)} parameters {source}."
+            if factual
+            else "No acquisition parameters known; the server can predict."
+        )
+        self.ui.acquisitionLabel.text = text if self.ui.inputSelector.currentNode() is not None else ""
+        if self.targets is not None:
+            self.targets.setPresent(factual)
+
+    def onPredict(self, *_):
+        """Let the server predict how the volume was acquired."""
+        volume = self.ui.inputSelector.currentNode()
+
+        def show(predicted):
+            if volume is self.ui.inputSelector.currentNode():
+                self._setFactual(
+                    {name: entry["value"] for name, entry in predicted.items()}, "predicted from the image"
+                )
+            return "Parameters predicted."
+
+        self._start(lambda: self.logic.predictParameters(volume, wait=False), show)
+
+    # ---- counterfactual and tissue ---------------------------------------------------------------
+
+    def onRequestChanged(self):
+        """Keep in the scene what is asked for."""
+        self.parameterNode.requested = json.dumps({**self.targets.values(), **self.options.values()})
+        self.showAvailability()
+
+    def onGenerateOrCancel(self, *_):
+        """Start the counterfactual, or cancel what is running."""
+        if self.display.isBusy:
+            self.display.cancel()
+            self.onTimer()
+            return
+        parameters = {**self.options.values(), **self.targets.values(), "factual": self.factual or None}
+        volume = self.ui.inputSelector.currentNode()
+        self._start(lambda: self.logic.generateCounterfactual(volume, parameters, wait=False), self._onGenerated)
+
+    def _onGenerated(self, node):
+        self.parameterNode.resultVolume = node
+        self.comparison.show(results.sourceOf(node), node)
+        warnings = json.loads(node.GetAttribute(results.ATTRIBUTE + "Warnings") or "[]")
+        return "\n".join([f"Made {node.GetName()}.", *(f"Caution: {warning}" for warning in warnings)])
+
+    def onCompare(self, *_):
+        """Show the last counterfactual beside its source, or return to the earlier layout."""
+        node = self.parameterNode.resultVolume
+        if self.comparison.isShown:
+            self.comparison.restore()
+        elif results.isSynthetic(node) and results.sourceOf(node) is not None:
+            self.comparison.show(results.sourceOf(node), node)
+        self.showAvailability()
+
+    def onSegment(self, *_):
+        """Segment tissue in the chosen volume."""
+        volume = self.ui.inputSelector.currentNode()
+        self._start(lambda: self.logic.segment(volume, wait=False), lambda node: f"Made {node.GetName()}.")
+
+    def onTrainOrStop(self, *_):
+        """Start the retraining, or stop it."""
+        if self.trainDisplay.isBusy:
+            self.trainDisplay.cancel()
+            self.onTimer()
+            return
+        request = {"augmentation": self.parameterNode.augmentation, "epochs": self.parameterNode.epochs}
+        job = self.logic.train(request, wait=False)
+        self.trainDisplay.watch(job, lambda status: f"Trained. {status.message}.")
+        self.timer.start()
+        self.showAvailability()
+
+    # ---- jobs ------------------------------------------------------------------------------------
+
+    def _start(self, begin, onDone, label=None):
+        try:
+            self.display.watch(begin(), onDone, label)
+            self.timer.start()
+        except Problem as problem:
+            self.display.say(str(problem))
+        self.showAvailability()
+
+    def onTimer(self):
+        """Take over what the workers reported (about ten times a second while something runs)."""
+        self.logic.poll()
+        ended = [display.update() for display in (self.display, self.trainDisplay)]
+        if any(ended):
+            self.showAvailability()
+        if not (self.display.isBusy or self.trainDisplay.isBusy or self.logic.isBusy):
+            self.timer.stop()
+
+    def showAvailability(self):
+        """Enable what can be done now, and say in the tool tip why something cannot."""
+        ui, server, isBusy, isTraining = self.ui, self.logic.server, self.display.isBusy, self.trainDisplay.isBusy
+        reason = "" if server else "Test the connection first"
+        reason = reason or ("" if ui.inputSelector.currentNode() is not None else "Choose an MR volume")
+        reason = reason or ("" if self.serverSection.mayUpload() else "Allow sending images to this server")
+        nothing = "" if self.targets and self.targets.values() else "Choose at least one parameter to change"
+        ui.testConnectionButton.enabled = not isBusy
+        ui.predictButton.enabled = ui.segmentButton.enabled = not (reason or isBusy)
+        ui.generateButton.text = "Cancel" if isBusy else "Generate counterfactual"
+        ui.generateButton.enabled = isBusy or not (reason or nothing)
+        ui.generateButton.toolTip = (
+            "" if isBusy else reason or nothing or "Make a new volume; the source is not changed"
+        )
+        ui.compareButton.enabled = results.isSynthetic(self.parameterNode.resultVolume)
+        ui.compareButton.checked = self.comparison.isShown
+        ui.trainButton.text = "Stop training" if isTraining else "Retrain the segmenter"
+        ui.trainButton.enabled = isTraining or (server is not None and TISSUE_SEGMENTER in server.trainers)
+
+
+class CounterfactualMRITest(ScriptedLoadableModuleTest):
+    """Self-test for people who have Slicer; needs no server."""
+
+    def runTest(self):
+        """Run as few as possible; return when all passed."""
+        slicer.mrmlScene.Clear()
+        self.test_resultsMustLieOnTheSourceGrid()
+        slicer.mrmlScene.Clear()
+        self.test_absentServerIsReported()
+
+    def test_resultsMustLieOnTheSourceGrid(self):
+        """A result on the source's grid is accepted; one that is shifted by a tenth of a millimetre is refused."""
+        source, result = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode") for _ in range(2))
+        for node in (source, result):
+            image = vtk.vtkImageData()
+            image.SetDimensions(4, 5, 6)
+            image.AllocateScalars(vtk.VTK_FLOAT, 1)
+            node.SetAndObserveImageData(image)
+        gridOfResult(result, source)
+        result.SetOrigin(0.1, 0, 0)
+        with self.assertRaises(ExchangeProblem):
+            gridOfResult(result, source)
+
+    def test_absentServerIsReported(self):
+        """A port on which nobody listens gives a problem with a hint."""
+        with self.assertRaises(ServerProblem) as caught:
+            CounterfactualMRILogic("http://127.0.0.1:9").connectToServer()
+        self.assertTrue(caught.exception.hint)

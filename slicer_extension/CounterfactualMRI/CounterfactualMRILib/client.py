@@ -1,0 +1,373 @@
+"""HTTP client of a cfmri server: standard library and requests, nothing else.
+
+Every call has a timeout, every failure is a `ServerProblem` that says how to mend it. Calls block, so
+the panel makes them in a worker thread (see `jobs`); they touch no Slicer object.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Mapping
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from CounterfactualMRILib import problems, schema
+from CounterfactualMRILib.multipart import UploadBody, parseMultipart
+from CounterfactualMRILib.problems import Cancelled, ServerProblem
+
+Report = Callable[[int, int, str], None]
+IsCancelled = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait, in seconds: for a connection, for a short answer, for a whole volume each way."""
+
+    connect: float = 3.05
+    answer: float = 20.0
+    transfer: float = 120.0
+    poll: float = 0.2
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """State of a job on the server: queued, running, done, failed or cancelled; step k of n."""
+
+    state: str
+    step: int
+    steps: int
+    message: str
+    error: dict | None
+
+
+@dataclass(frozen=True)
+class TrainingStatus:
+    """State of a training on the server; loss and metric are ``None`` before the first epoch has ended."""
+
+    state: str
+    epoch: int
+    epochs: int
+    loss: float | None
+    metric: float | None
+    remainingS: float | None
+
+    @property
+    def message(self) -> str:
+        """One line for people."""
+        parts = [f"Epoch {self.epoch} of {self.epochs}" if self.epochs else "Preparing the training"]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.3g}")
+        if self.metric is not None:
+            parts.append(f"Dice {self.metric:.3f}")
+        if self.remainingS:
+            parts.append(f"about {self.remainingS:.0f} s left")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an inference returned: the JSON part, and the image saved as a file if there was one."""
+
+    values: dict[str, Any]
+    imagePath: Path | None
+
+
+def mendedAddress(address: str) -> str:
+    """Return the address as it should have been written.
+
+    ``localhost:8000`` gets its http://; 0.0.0.0, on which servers *listen*, becomes 127.0.0.1.
+
+    Raises:
+        ServerProblem: There is no host name in it, or the scheme is not http or https.
+    """
+    text = address.strip().rstrip("/")
+    text = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.scheme not in ("http", "https") or " " in text:
+        raise ServerProblem(
+            problems.ADDRESS, f"'{address}' is not a server address.", "Write it like http://127.0.0.1:8000."
+        )
+    host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
+    path = parts.path[: -len("/info")] if parts.path.endswith("/info") else parts.path
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}"
+
+
+def isLoopback(address: str) -> bool:
+    """Tell whether the server runs on this computer, so that no image leaves it."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Client:
+    """Talks to one server.
+
+    Args:
+        address: ``http(s)://host:port``; a missing ``http://`` is added.
+        token: Bearer token, kept in memory only.
+        caFile: File with the certificate authority to trust, for a server with a certificate of its own.
+    """
+
+    def __init__(self, address: str, token: str = "", caFile: str = "", timeouts: Timeouts = Timeouts()) -> None:  # noqa: B008
+        self.address = mendedAddress(address)
+        self.timeouts = timeouts
+        self._session = requests.Session()
+        # A proxy cannot reach this computer's own loopback, whatever the environment says.
+        self._session.trust_env = not isLoopback(self.address)
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+        if caFile:
+            self._session.verify = caFile
+
+    def describe(self) -> schema.Server:
+        """Return what the server offers, from GET /info/.
+
+        Raises:
+            ServerProblem: Unreachable, not a cfmri server, another version, no permission.
+        """
+        try:
+            return schema.parseInfo(self._json("GET", "/info/"))
+        except schema.SchemaError as error:
+            raise self._problemOfSchema(error) from error
+        except ServerProblem as problem:
+            if problem.kind in (problems.NOT_FOUND, problems.UNREADABLE):
+                raise self._notCfmri(problem.details) from problem
+            raise
+
+    def health(self) -> dict[str, Any]:
+        """Return the answer of GET /healthz."""
+        return self._json("GET", "/healthz")
+
+    def run(
+        self,
+        model: str,
+        parameters: Mapping[str, Any],
+        imagePath: Path,
+        folder: Path,
+        report: Report = lambda step, steps, message: None,
+        isCancelled: IsCancelled = lambda: False,
+    ) -> Result:
+        """Send a volume, wait for the model's result, and save its image in ``folder``.
+
+        Args:
+            model: Name of the model.
+            parameters: What the model is asked for, by the names of its parameter list.
+            imagePath: NRRD file. It leaves under a random name.
+            folder: Where the result's image is written.
+            report: Called with (step, steps, message); steps is 0 while their number is unknown.
+            isCancelled: Asked often; when true the server's job is cancelled too.
+
+        Raises:
+            Cancelled: ``isCancelled`` became true.
+            ServerProblem: Anything else that stopped it.
+        """
+        jobId = self.submit(model, parameters, imagePath, report, isCancelled)
+        try:
+            self._waitFor(jobId, report, isCancelled)
+        except Cancelled:
+            self._cancelQuietly(jobId)
+            raise
+        report(0, 0, "Receiving the result")
+        return self.result(jobId, folder)
+
+    def submit(
+        self, model: str, parameters: Mapping[str, Any], imagePath: Path, report: Report, isCancelled: IsCancelled
+    ) -> str:
+        """Start a job and return its id."""
+
+        def onSent(sent: int, total: int) -> None:
+            if isCancelled():
+                raise Cancelled
+            report(sent, total, f"Sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+        fileName = uuid.uuid4().hex + ".nrrd"
+        body = UploadBody(json.dumps(dict(parameters)), imagePath, fileName, onSent)
+        headers = {"Content-Type": body.contentType}
+        answer = self._json("POST", f"/jobs/{quote(model)}", self.timeouts.transfer, data=body, headers=headers)
+        if not isinstance(answer.get("id"), str):
+            raise self._unreadable("The server accepted the job and gave no id for it.", str(answer))
+        return answer["id"]
+
+    def jobStatus(self, jobId: str) -> JobStatus:
+        """Return the state of a job."""
+        answer = self._json("GET", f"/jobs/{quote(jobId)}")
+        try:
+            return JobStatus(
+                state=str(answer["state"]),
+                step=int(answer.get("step") or 0),
+                steps=int(answer.get("steps") or 0),
+                message=str(answer.get("message") or ""),
+                error=answer["error"] if isinstance(answer.get("error"), dict) else None,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._unreadable("The server's report on the job cannot be read.", str(answer)) from error
+
+    def result(self, jobId: str, folder: Path) -> Result:
+        """Fetch the result of a job that is done; its image is written into ``folder``."""
+        response = self._request("GET", f"/jobs/{quote(jobId)}/result", self.timeouts.transfer)
+        contentType = response.headers.get("Content-Type", "")
+        try:
+            if contentType.startswith("application/json"):
+                return Result(_objectOf(response.json()), None)
+            parts = parseMultipart(contentType, response.content)
+            values = _objectOf(json.loads(parts["params"].data))
+        except (ValueError, KeyError) as error:
+            raise self._unreadable("The server's result cannot be read.", str(error)) from error
+        image = parts.get("image")
+        if image is None:
+            return Result(values, None)
+        # The server's file name is not used: only its content, which must be NRRD.
+        if not image.data.startswith(b"NRRD"):
+            raise self._unreadable("The server's result image is not NRRD.", image.fileName)
+        path = folder / f"{uuid.uuid4().hex}.nrrd"
+        path.write_bytes(image.data)
+        return Result(values, path)
+
+    def cancel(self, jobId: str) -> None:
+        """Cancel a job."""
+        self._request("DELETE", f"/jobs/{quote(jobId)}")
+
+    def train(
+        self,
+        model: str,
+        parameters: Mapping[str, Any],
+        report: Report = lambda step, steps, message: None,
+        isCancelled: IsCancelled = lambda: False,
+    ) -> TrainingStatus:
+        """Start a training on the server's studies and wait until it has ended.
+
+        Raises:
+            Cancelled: ``isCancelled`` became true; the training was stopped.
+            ServerProblem: It failed, or the server went away.
+        """
+        self.startTraining(model, parameters)
+        while True:
+            if isCancelled():
+                self.stopTraining()
+                raise Cancelled
+            status = self.trainingStatus(model)
+            report(status.epoch, status.epochs, status.message)
+            if status.state in ("done", "failed", "cancelled"):
+                break
+            time.sleep(self.timeouts.poll)
+        if status.state != "done":
+            raise ServerProblem(
+                problems.SERVER,
+                f"The training ended as '{status.state}'.",
+                "Look at the terminal where `cfmri serve` runs; a training needs studies with labels.",
+            )
+        return status
+
+    def startTraining(self, model: str, parameters: Mapping[str, Any]) -> None:
+        """Start a training; the server runs it in the background."""
+        self._request("POST", f"/train/{quote(model)}", json=dict(parameters))
+
+    def trainingStatus(self, model: str) -> TrainingStatus:
+        """Return how far a training is."""
+        answer = self._json("GET", f"/train/progress/{quote(model)}")
+        try:
+            return TrainingStatus(
+                state=str(answer.get("state") or "queued").lower(),
+                epoch=int(answer.get("epoch") or 0),
+                epochs=int(answer.get("epochs") or 0),
+                loss=schema._numberOrNone(answer.get("loss")),
+                metric=schema._numberOrNone(answer.get("metric")),
+                remainingS=schema._numberOrNone(answer.get("eta_s")),
+            )
+        except (TypeError, ValueError) as error:
+            raise self._unreadable("The server's report on the training cannot be read.", str(answer)) from error
+
+    def stopTraining(self) -> None:
+        """Stop the running training."""
+        self._request("DELETE", "/train/")
+
+    def _waitFor(self, jobId: str, report: Report, isCancelled: IsCancelled) -> None:
+        while True:
+            if isCancelled():
+                raise Cancelled
+            status = self.jobStatus(jobId)
+            if status.state == "done":
+                return
+            if status.state == "failed":
+                raise _problemOfJob(status)
+            if status.state == "cancelled":
+                raise ServerProblem(problems.SERVER, "The job was cancelled on the server.", "Start it again.")
+            report(status.step, status.steps, status.message or status.state.capitalize())
+            time.sleep(self.timeouts.poll)
+
+    def _cancelQuietly(self, jobId: str) -> None:
+        try:
+            self.cancel(jobId)
+        except ServerProblem:
+            # The user has already let go of the job; a server that is gone has nothing left to cancel.
+            return
+
+    def _json(self, method: str, path: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
+        response = self._request(method, path, timeout, **arguments)
+        try:
+            return _objectOf(response.json())
+        except ValueError as error:
+            raise self._unreadable(f"The answer to {path} is not JSON.", response.text[:500]) from error
+
+    def _request(self, method: str, path: str, timeout: float | None = None, **arguments: Any) -> requests.Response:
+        limits = (self.timeouts.connect, timeout or self.timeouts.answer)
+        url = self.address + path
+        try:
+            response = self._session.request(method, url, timeout=limits, allow_redirects=False, **arguments)
+        except (requests.RequestException, UnicodeError) as error:
+            raise problems.problemOfException(error, self.address) from error
+        if 300 <= response.status_code < 400:
+            raise self._notCfmri(f"HTTP {response.status_code} to {response.headers.get('Location', '')}")
+        if response.status_code >= 400:
+            raise problems.problemOfResponse(response, self.address)
+        return response
+
+    def _problemOfSchema(self, error: schema.SchemaError) -> ServerProblem:
+        if error.apiVersion is None:
+            return self._notCfmri(str(error))
+        older = "server" if error.apiVersion < schema.API_VERSION else "extension"
+        return ServerProblem(problems.VERSION, str(error), f"Update the {older}.")
+
+    def _notCfmri(self, details: str) -> ServerProblem:
+        return ServerProblem(
+            problems.NOT_CFMRI,
+            f"What answers at {self.address} is not a cfmri server.",
+            "Check the port; the server is started with `cfmri serve STUDIES`.",
+            details=details,
+        )
+
+    def _unreadable(self, message: str, details: str) -> ServerProblem:
+        return ServerProblem(
+            problems.UNREADABLE, message, "Check that server and extension are of the same release.", details=details
+        )
+
+
+def _objectOf(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _problemOfJob(status: JobStatus) -> ServerProblem:
+    error = status.error or {}
+    return ServerProblem(
+        problems.REJECTED if error.get("field") else problems.SERVER,
+        str(error.get("message") or status.message or "The job failed on the server."),
+        str(error.get("hint") or "Look at the terminal where `cfmri serve` runs."),
+        field=str(error.get("field") or ""),
+        value=error.get("value"),
+        accepted=str(error.get("accepted") or ""),
+        details=json.dumps(error)[:500],
+    )

@@ -1,0 +1,203 @@
+"""What the server returned, put into the scene beside its source. Nothing that is there is overwritten. No Qt."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Mapping, Sequence
+
+import slicer
+import vtk
+
+from CounterfactualMRILib.exchange import ExchangeProblem
+from CounterfactualMRILib.schema import LabelClass
+
+#: Prefix of the node attributes that say where a synthetic volume comes from; they are saved with the scene.
+ATTRIBUTE = "CounterfactualMRI."
+SOURCE_ROLE = ATTRIBUTE + "source"
+SYNTHETIC = "[synthetic]"
+
+
+def requireInScene(node) -> None:
+    """Refuse a source that was removed from the scene while the server worked.
+
+    Raises:
+        ExchangeProblem: It is no longer there.
+    """
+    if slicer.mrmlScene.GetNodeByID(node.GetID() or "") is not node:
+        raise ExchangeProblem(
+            "The source volume was removed meanwhile; the result was not loaded.", "Load it and repeat."
+        )
+
+
+def insertCounterfactual(result, source, evidence: Mapping[str, Any], version: str):
+    """Add a counterfactual volume to the scene, in the source's folder, window and parent transform.
+
+    Args:
+        result: Volume node that is not in a scene yet, on the source's grid.
+        source: The volume that it was made from.
+        evidence: The server's account of how it was made.
+        version: Version of the server.
+
+    Returns:
+        The node in the scene.
+    """
+    changes = evidence.get("changes") if isinstance(evidence.get("changes"), dict) else {}
+    name = f"{SYNTHETIC} {source.GetName()}{_inWords(changes)}"
+    result.SetName(slicer.mrmlScene.GetUniqueNameByString(name))
+    node = slicer.mrmlScene.AddNode(result)
+    _markSynthetic(node, source, evidence, version)
+    _showLike(node, source)
+    node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
+    _placeInFolder(node, source)
+    return node
+
+
+def insertSegmentation(labelmap, source, labels: Sequence[LabelClass], version: str):
+    """Add tissue labels to the scene as a segmentation with the server's names, colours and terminology.
+
+    Args:
+        labelmap: Label map volume node that is not in a scene yet, on the source's grid.
+        source: The volume that was segmented.
+        labels: What each value means.
+        version: Version of the server.
+
+    Returns:
+        The segmentation node.
+    """
+    scene = slicer.mrmlScene
+    temporary = scene.AddNode(labelmap)
+    name = scene.GetUniqueNameByString(f"{source.GetName()} tissue")
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    try:
+        node.CreateDefaultDisplayNodes()
+        node.SetReferenceImageGeometryParameterFromVolumeNode(temporary)
+        imported = slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(temporary, node)
+    finally:
+        scene.RemoveNode(temporary)
+    if not imported:
+        scene.RemoveNode(node)
+        raise ExchangeProblem(
+            "The server's labels could not be made a segmentation.", "Repeat; if it stays, report it."
+        )
+    _nameSegments(node.GetSegmentation(), labels)
+    node.SetNodeReferenceID(SOURCE_ROLE, source.GetID())
+    node.SetAttribute(ATTRIBUTE + "ServerVersion", version)
+    node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
+    _placeInFolder(node, source)
+    return node
+
+
+def isSynthetic(node) -> bool:
+    """Tell whether a volume was made by this module."""
+    return node is not None and node.GetAttribute(ATTRIBUTE + "Synthetic") == "true"
+
+
+def sourceOf(node):
+    """Return the volume that a result was made from, ``None`` if it is no longer in the scene."""
+    return node.GetNodeReference(SOURCE_ROLE)
+
+
+def _markSynthetic(node, source, evidence: Mapping[str, Any], version: str) -> None:
+    node.SetNodeReferenceID(SOURCE_ROLE, source.GetID())
+    node.SetAttribute(ATTRIBUTE + "Synthetic", "true")
+    node.SetAttribute(ATTRIBUTE + "Created", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    node.SetAttribute(ATTRIBUTE + "ServerVersion", version)
+    for key in ("model", "method", "seed", "factual", "requested", "changes", "warnings", "quality"):
+        if evidence.get(key) is not None:
+            value = evidence[key]
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            node.SetAttribute(ATTRIBUTE + key.capitalize(), text)
+    node.SetAttribute(ATTRIBUTE + "Evidence", json.dumps(evidence, sort_keys=True))
+
+
+def _showLike(node, source) -> None:
+    """Give the node the source's window, level and colours, so that the two can be compared."""
+    node.CreateDefaultDisplayNodes()
+    display, sourceDisplay = node.GetDisplayNode(), source.GetDisplayNode()
+    if sourceDisplay is None:
+        source.CreateDefaultDisplayNodes()
+        sourceDisplay = source.GetDisplayNode()
+    display.SetAndObserveColorNodeID(sourceDisplay.GetColorNodeID())
+    display.SetInterpolate(sourceDisplay.GetInterpolate())
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(sourceDisplay.GetWindow(), sourceDisplay.GetLevel())
+
+
+def _inWords(changes: Mapping[str, Any]) -> str:
+    """Say in a few words what was changed: " (1.5 T, TE 1.36 ms)"."""
+    short = {
+        "field_strength_t": "{:g} T",
+        "echo_time_ms": "TE {:g} ms",
+        "repetition_time_ms": "TR {:g} ms",
+        "flip_angle_deg": "{:g} deg",
+        "slice_thickness_mm": "{:g} mm",
+    }
+    words = []
+    for name, value in changes.items():
+        isNumber = isinstance(value, (int, float)) and name in short
+        words.append(short[name].format(value) if isNumber else str(value))
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _nameSegments(segmentation, labels: Sequence[LabelClass]) -> None:
+    byValue = {label.value: label for label in labels}
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        label = byValue.get(segment.GetLabelValue())
+        if label is None:
+            segment.SetName(f"label {segment.GetLabelValue()}")
+            continue
+        segment.SetName(label.name)
+        segment.SetColor(*label.color)
+        terminology = terminologyEntry(label.terminology)
+        if terminology:
+            segment.SetTag(segment.GetTerminologyEntryTagName(), terminology)
+
+
+def terminologyEntry(terminology: Any) -> str:
+    """Return a segment's terminology tag as Slicer writes it, empty when the server names none that is known.
+
+    Accepts Slicer's own text, or ``{"category": code, "type": code}`` with codes of ``scheme, value, meaning``.
+    """
+    if isinstance(terminology, str):
+        return terminology if terminology.count("~") >= 3 else ""
+    if not isinstance(terminology, dict):
+        return ""
+    category, kind = _code(terminology.get("category")), _code(terminology.get("type"))
+    context = "Segmentation category and type - DICOM master list"
+    return "~".join((context, category, kind, "^^", "", "^^", "^^")) if category and kind else ""
+
+
+def _code(code: Any) -> str:
+    if not isinstance(code, dict):
+        return ""
+    return "^".join(str(code.get(key) or "") for key in ("scheme", "value", "meaning"))
+
+
+def _placeInFolder(node, source) -> None:
+    """Put the node into the subject-hierarchy folder of its source's results, which is made when there is none."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    sourceItem = _itemOf(hierarchy, source)
+    hierarchy.SetItemParent(_itemOf(hierarchy, node), _folderOf(hierarchy, sourceItem, source))
+
+
+def _folderOf(hierarchy, sourceItem: int, source) -> int:
+    parent = hierarchy.GetItemParent(sourceItem)
+    siblings = vtk.vtkIdList()
+    hierarchy.GetItemChildren(parent, siblings, False)
+    for index in range(siblings.GetNumberOfIds()):
+        item = siblings.GetId(index)
+        if hierarchy.GetItemAttribute(item, ATTRIBUTE + "FolderOf") == source.GetID():
+            return item
+    folder = hierarchy.CreateFolderItem(parent, f"Counterfactual MRI: {source.GetName()}")
+    hierarchy.SetItemAttribute(folder, ATTRIBUTE + "FolderOf", source.GetID())
+    return folder
+
+
+def _itemOf(hierarchy, node) -> int:
+    """Return the node's item. In Slicer a plugin has made it; without the application nobody has."""
+    item = hierarchy.GetItemByDataNode(node)
+    return item or hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)

@@ -1,0 +1,186 @@
+"""What the server says about itself in GET /info/, as Python objects. Standard library only.
+
+The panel's controls, the names of models and labels and the ranges all come from here: the extension
+and the server share no Python code, only ``api_version``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+#: Version of the server's parameter list and job routes that this extension speaks.
+API_VERSION = 1
+COUNTERFACTUAL, IAP_PREDICTOR, TISSUE_SEGMENTER = "counterfactual", "iap_predictor", "tissue_segmenter"
+KINDS = ("number", "integer", "choice", "text", "boolean")
+
+
+class SchemaError(ValueError):
+    """The answer is not what a cfmri server says.
+
+    Attributes:
+        apiVersion: The version that the server speaks when it is another one, else ``None``.
+    """
+
+    def __init__(self, message: str, apiVersion: int | None = None) -> None:
+        super().__init__(message)
+        self.apiVersion = apiVersion
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter that a model accepts.
+
+    Attributes:
+        name: Key in the request; its unit is the suffix.
+        kind: One of `KINDS`.
+        minimum: Smallest accepted value of a number.
+        maximum: Largest accepted value of a number.
+        support: Range in which the model was trained, narrower than what is accepted.
+        choices: Accepted values of a choice.
+        default: Value when the request does not name it; ``None`` means "leave it as it is".
+        role: "target" (an acquisition parameter that may be changed) or "option" (how it is done).
+    """
+
+    name: str
+    label: str
+    unit: str
+    kind: str
+    minimum: float | None
+    maximum: float | None
+    support: tuple[float, float] | None
+    choices: tuple[Any, ...]
+    default: Any
+    role: str
+    help: str
+
+    def isOutsideSupport(self, value: Any) -> bool:
+        """Tell whether the model saw no such value in training."""
+        if self.kind == "choice":
+            return value not in self.choices
+        if self.support is None or not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        return not self.support[0] <= value <= self.support[1]
+
+    def text(self, value: Any) -> str:
+        """Return the value with its unit, for people."""
+        shown = f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        return f"{shown} {self.unit}".strip()
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One tissue: its value in the label volume, name, colour (0 to 1) and terminology (as sent)."""
+
+    value: int
+    name: str
+    color: tuple[float, float, float]
+    terminology: Any = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the server."""
+
+    name: str
+    description: str
+    parameters: tuple[Parameter, ...]
+    labels: tuple[LabelClass, ...]
+
+    def targets(self) -> tuple[Parameter, ...]:
+        """Return the acquisition parameters that may be changed."""
+        return tuple(parameter for parameter in self.parameters if parameter.role == "target")
+
+    def options(self) -> tuple[Parameter, ...]:
+        """Return the parameters that say how the work is done."""
+        return tuple(parameter for parameter in self.parameters if parameter.role != "target")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A cfmri server: its version, its models and the models that it can train."""
+
+    version: str
+    models: Mapping[str, Model]
+    trainers: Mapping[str, Model]
+
+
+def parseInfo(info: Any) -> Server:
+    """Read the answer of GET /info/.
+
+    Models without ``api_version`` in their config are somebody else's and are left out.
+
+    Raises:
+        SchemaError: Not a cfmri server, one of another version, or a malformed parameter list.
+    """
+    if not isinstance(info, dict) or not isinstance(info.get("models"), dict):
+        raise SchemaError("The answer to /info/ lists no models.")
+    models = _parseModels(info["models"])
+    if not models:
+        raise SchemaError("None of the server's models is a cfmri model.")
+    trainers = info.get("trainers") if isinstance(info.get("trainers"), dict) else {}
+    return Server(str(info.get("version") or ""), models, _parseModels(trainers, versioned=False))
+
+
+def _parseModels(models: dict, versioned: bool = True) -> dict[str, Model]:
+    parsed = {}
+    for name, model in models.items():
+        config = model.get("config") if isinstance(model, dict) else None
+        config = config if isinstance(config, dict) else {}
+        version = config.get("api_version")
+        if versioned and version is None:
+            continue
+        if version not in (None, API_VERSION):
+            raise SchemaError(f"The server speaks version {version}, this extension {API_VERSION}.", version)
+        parsed[name] = Model(
+            name,
+            str(model.get("description") or "") if isinstance(model, dict) else "",
+            tuple(_parseParameter(entry) for entry in _listOf(config, "parameters")),
+            tuple(_parseLabel(entry) for entry in _listOf(config, "labels")),
+        )
+    return parsed
+
+
+def _listOf(config: dict, key: str) -> list[dict]:
+    entries = config.get(key) or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise SchemaError(f"'{key}' in the answer to /info/ is not a list of objects.")
+    return entries
+
+
+def _parseParameter(entry: dict) -> Parameter:
+    try:
+        name, kind = entry["name"], entry["type"]
+        support = entry.get("support")
+        parameter = Parameter(
+            name=str(name),
+            label=str(entry.get("label") or name),
+            unit=str(entry.get("unit") or ""),
+            kind=kind,
+            minimum=_numberOrNone(entry.get("minimum")),
+            maximum=_numberOrNone(entry.get("maximum")),
+            support=None if support is None else (float(support[0]), float(support[1])),
+            choices=tuple(entry.get("choices") or ()),
+            default=entry.get("default"),
+            role=str(entry.get("role") or "option"),
+            help=str(entry.get("help") or ""),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SchemaError(f"A parameter in the answer to /info/ is malformed: {entry!r}.") from error
+    if kind not in KINDS or (kind == "choice" and not parameter.choices):
+        raise SchemaError(f"Parameter '{name}' in the answer to /info/ has an unusable type '{kind}'.")
+    return parameter
+
+
+def _numberOrNone(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _parseLabel(entry: dict) -> LabelClass:
+    try:
+        red, green, blue = (float(component) for component in entry["color"])
+        scale = 255.0 if max(red, green, blue) > 1.0 else 1.0
+        color = (red / scale, green / scale, blue / scale)
+        return LabelClass(int(entry["value"]), str(entry["name"]), color, entry.get("terminology"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SchemaError(f"A label in the answer to /info/ is malformed: {entry!r}.") from error
