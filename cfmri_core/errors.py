@@ -41,7 +41,9 @@ class AcquisitionError(CfmriError):
     http_status = 422
     exit_code = 2
 
-    def __init__(self, message: str, hint: str = "", *, field: str = "", value: object = None, accepted: str = "") -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, field: str = "", value: object = None, accepted: str = ""
+    ) -> None:
         super().__init__(message, hint)
         self.field = field
         self.value = value
@@ -94,7 +96,7 @@ class RemoteError(CfmriError):
         self.retryable = retryable
 
 
-class Cancelled(CfmriError):
+class Cancelled(CfmriError):  # noqa: N818 - what the user wished is not an error
     """The user cancelled the work; nothing was written."""
 
     http_status = 409

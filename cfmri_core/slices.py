@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from cfmri_core.volume import Volume
 #: Percentiles of a volume that are mapped to 0 and 1, as in Morão et al. (there per slice).
 LOW_PERCENTILE, HIGH_PERCENTILE = 10.0, 99.0
 
-#: For slices across world axis 0 (R), 1 (A), 2 (S): world axes of rows and columns and the sign each runs along, so that
-#: rows run to the back (axial) or to the feet, columns to the left (axial, coronal) or to the back.
+#: For slices across world axis 0 (R), 1 (A), 2 (S): world axes of rows and columns and the sign each runs along, so
+#: that rows run to the back (axial) or to the feet, columns to the left (axial, coronal) or to the back.
 _VIEW = {2: ((1, -1), (0, -1)), 1: ((2, -1), (0, -1)), 0: ((2, -1), (1, -1))}
 
 
@@ -34,7 +35,7 @@ class IntensityScale:
     high: float
 
     @classmethod
-    def of(cls, voxels: NDArray[np.generic]) -> IntensityScale:
+    def of(cls, voxels: NDArray[Any]) -> IntensityScale:
         """Scale that maps the 10th percentile to 0 and the 99th to 1.
 
         Raises:
@@ -47,7 +48,7 @@ class IntensityScale:
             raise GeometryError("The image is constant.", "Choose a series that shows anatomy.")
         return cls(float(low), float(high))
 
-    def normalise(self, voxels: NDArray[np.generic]) -> NDArray[np.float32]:
+    def normalise(self, voxels: NDArray[Any]) -> NDArray[np.float32]:
         """Scanner units to normalised intensity, float32."""
         return ((voxels.astype(np.float32) - self.low) / (self.high - self.low)).astype(np.float32)
 
@@ -90,9 +91,7 @@ class SliceStack:
         orientation = io_orientation(volume.affine)
         row, column = _VIEW[int(orientation[slice_axis, 0])]
         axes = [int(np.flatnonzero(orientation[:, 0] == world)[0]) for world, _ in (row, column)]
-        flips = tuple(
-            bool(orientation[axis, 1] != sign) for axis, (_, sign) in zip(axes, (row, column), strict=True)
-        )
+        flips = tuple(bool(orientation[axis, 1] != sign) for axis, (_, sign) in zip(axes, (row, column), strict=True))
         extent = [volume.shape[axis] * volume.spacing_mm[axis] for axis in axes]
         pixel = max(extent) / image_size
         resized = tuple(max(1, round(length / pixel)) for length in extent)
@@ -105,12 +104,12 @@ class SliceStack:
         """Number of slices."""
         return self.shape[self.slice_axis]
 
-    def native(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
+    def native(self, voxels: NDArray[Any]) -> NDArray[Any]:
         """View voxels as slices, shape ``(slices, rows, columns)``, in display orientation."""
         view = np.transpose(voxels, (self.slice_axis, self.row_axis, self.column_axis))
         return view[:, :: -1 if self.flips[0] else 1, :: -1 if self.flips[1] else 1]
 
-    def voxels(self, slices: NDArray[np.generic]) -> NDArray[np.generic]:
+    def voxels(self, slices: NDArray[Any]) -> NDArray[Any]:
         """Undo `native`."""
         view = slices[:, :: -1 if self.flips[0] else 1, :: -1 if self.flips[1] else 1]
         order = (self.slice_axis, self.row_axis, self.column_axis)
@@ -158,7 +157,8 @@ def slab(volume: Volume, axis: int, first: int, last: int) -> Volume:
     count = volume.shape[axis]
     if not 0 <= first < last <= count:
         raise RequestError(
-            f"Slices {first}:{last} do not lie in 0:{count}.", f"Give K from 0 to {count - 1}, or A:B with A < B <= {count}."
+            f"Slices {first}:{last} do not lie in 0:{count}.",
+            f"Give K from 0 to {count - 1}, or A:B with A < B <= {count}.",
         )
     index = [slice(None)] * 3
     index[axis] = slice(first, last)

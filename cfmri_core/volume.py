@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class Volume:
         GeometryError: Not 3D, empty, not finite, or the affine is not an invertible affine.
     """
 
-    voxels: NDArray[np.generic]
+    voxels: NDArray[Any]
     affine: NDArray[np.float64]
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class Volume:
         i, j, k = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
         return i, j, k
 
-    def with_voxels(self, voxels: NDArray[np.generic]) -> Volume:
+    def with_voxels(self, voxels: NDArray[Any]) -> Volume:
         """Return a volume of the same grid with other values.
 
         Raises:

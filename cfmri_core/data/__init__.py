@@ -1,0 +1,1 @@
+"""Studies on disk, and the arrays that training draws from."""

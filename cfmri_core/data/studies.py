@@ -72,7 +72,9 @@ def list_studies(root: Path) -> list[Study]:
         RequestError: The folder does not exist or holds no study.
     """
     if not root.is_dir():
-        raise RequestError(f"{root} is not a folder.", "Give a folder of studies, e.g. one that `cfmri simulate` wrote.")
+        raise RequestError(
+            f"{root} is not a folder.", "Give a folder of studies, e.g. one that `cfmri simulate` wrote."
+        )
     studies = [_dicom_study(folder.parent) for folder in sorted(root.glob("*/dicom")) if folder.is_dir()]
     studies += [_nifti_study(path) for path in sorted(root.glob("*.nii.gz"))]
     if not studies:

@@ -204,7 +204,7 @@ def edit_images(
         seed,
     )
     source, target = editor.spec.encode(factual)[None], editor.spec.encode(requested)[None]
-    batches = images.split(BATCH)
+    batches = torch.split(images, BATCH)
     edited = []
     for number, batch in enumerate(batches):
 
@@ -270,7 +270,9 @@ def _settings(request: EditRequest) -> dict[str, Any]:
     }
 
 
-def _quality(native: np.ndarray[Any, np.dtype[np.float32]], change: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, float]:
+def _quality(
+    native: np.ndarray[Any, np.dtype[np.float32]], change: np.ndarray[Any, np.dtype[np.float32]]
+) -> dict[str, float]:
     """How much changed: root mean square and largest change, as a share of the source's intensity range."""
     span = float(native.max() - native.min())
     return {

@@ -1,0 +1,1 @@
+"""Simulated breasts under a simulated scanner: the only source of paired truth."""

@@ -107,7 +107,9 @@ def anatomy_from_labels(labels: Volume, *, seed: int = 0, slab_mm: float = 60.0)
     values = np.unique(labels.voxels)
     unknown = sorted({int(value) for value in values} - {0, *LABEL_MAP_WATER})
     if unknown:
-        raise GeometryError(f"The label map holds the values {unknown}.", "Accepted are 0 to 11; see `cfmri simulate --help`.")
+        raise GeometryError(
+            f"The label map holds the values {unknown}.", "Accepted are 0 to 11; see `cfmri simulate --help`."
+        )
     if not np.isin(labels.voxels, (1, 2, 3)).any() or not np.isin(labels.voxels, (5, 6, 7)).any():
         raise GeometryError("The label map holds no fibroglandular or no fat voxel.", "Give a breast label map.")
     size = round(FIELD_OF_VIEW_MM / FINE_SPACING_MM)
@@ -236,7 +238,7 @@ def _ducts(rng: np.random.Generator, shape: tuple[int, ...], nipple: tuple[float
     """Branching ducts as a blurred density in [0, 1], drawn as random walks that fork on the way back."""
     density = np.zeros(shape, np.float32)
     origin = np.array([FIELD_OF_VIEW_MM / 2, FIELD_OF_VIEW_MM * _ANTERIOR_SHARE, shape[2] * FINE_SPACING_MM / 2])
-    tips = [(np.array(nipple) + (0, 6, 0), _unit(rng.normal((0, 1.3, 0), 0.6)), 0) for _ in range(12)]
+    tips = [(np.add(nipple, (0.0, 6.0, 0.0)), _unit(rng.normal((0, 1.3, 0), 0.6)), 0) for _ in range(12)]
     points = []
     while tips:
         position, direction, generation = tips.pop()
@@ -256,9 +258,7 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9))
 
 
-def _paint_glands(
-    tissue: NDArray[np.uint8], breast: NDArray[np.bool_], score: FloatArray, share: float
-) -> FloatArray:
+def _paint_glands(tissue: NDArray[np.uint8], breast: NDArray[np.bool_], score: FloatArray, share: float) -> FloatArray:
     """Turn the highest-scoring share of breast fat into gland; return the soft membership in [0, 1]."""
     threshold = float(np.quantile(score[breast], 1 - share))
     membership = np.where(breast, 1 / (1 + np.exp(-np.clip((score - threshold) / 0.12, -30, 30))), 0)
@@ -308,7 +308,9 @@ def _resample_labels(labels: Volume, shape: tuple[int, int, int]) -> NDArray[np.
     """Sample a label map, nearest neighbour, so that its front lies 20 mm inside the field of view."""
     world = np.argwhere(labels.voxels > 0) @ labels.affine[:3, :3].T + labels.affine[:3, 3]
     low, high = world.min(axis=0), world.max(axis=0)
-    centre = np.array([(low[0] + high[0]) / 2, high[1] + 20 - FIELD_OF_VIEW_MM * _ANTERIOR_SHARE, (low[2] + high[2]) / 2])
+    centre = np.array(
+        [(low[0] + high[0]) / 2, high[1] + 20 - FIELD_OF_VIEW_MM * _ANTERIOR_SHARE, (low[2] + high[2]) / 2]
+    )
     target = _affine(shape)
     target[:3, 3] += centre
     to_source = np.linalg.inv(labels.affine) @ target

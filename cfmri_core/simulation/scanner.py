@@ -131,7 +131,7 @@ def scan(anatomy: Anatomy, subject: Subject, parameters: AcquisitionParameters, 
     """
     field, flip, thickness, echo, repetition = _needed(parameters)
     style = style_of(parameters)
-    signal = _complex_signal(anatomy, subject, parameters, style, (field, flip, echo, repetition))
+    signal = _complex_signal(anatomy, subject, style, (field, flip, echo, repetition))
     signal *= (1 + style.bias * (subject.receive_pattern - 1)).clip(0.05)
     slices = _averaged_over_thickness(signal, thickness)
     image = _truncated(slices, style.window)
@@ -184,7 +184,6 @@ def _needed(parameters: AcquisitionParameters) -> tuple[float, float, float, flo
 def _complex_signal(
     anatomy: Anatomy,
     subject: Subject,
-    parameters: AcquisitionParameters,
     style: Style,
     timing: tuple[float, float, float, float],
 ) -> NDArray[np.complex64]:

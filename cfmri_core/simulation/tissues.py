@@ -56,7 +56,7 @@ class WaterPool:
 def _between_fields(at_1_5_and_3: tuple[float, float], field_strength_t: float) -> float:
     low, high = at_1_5_and_3
     exponent = math.log(high / low) / math.log(2.0)
-    return low * (field_strength_t / 1.5) ** exponent
+    return float(low * (field_strength_t / 1.5) ** exponent)
 
 
 #: Fat pool. T1: Rakow-Penner 2006 (JMRI 23:87), breast fat. T2* at 3 T: Ryu 2014 (36.4 ms); at 1.5 T chosen.

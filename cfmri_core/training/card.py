@@ -5,9 +5,7 @@ from __future__ import annotations
 from cfmri_core import __version__
 
 
-def model_card(
-    title: str, description: str, *, data: str, command: str, performance: str, limitations: str
-) -> str:
+def model_card(title: str, description: str, *, data: str, command: str, performance: str, limitations: str) -> str:
     """Compose a card under the headings of the MONAI model zoo."""
     return f"""# {title}
 
@@ -20,7 +18,8 @@ Research use only, not for diagnosis. Written by cfmri {__version__}.
 {data}
 
 ## Preprocessing
-One intensity scale per volume (10th percentile to 0, 99th to 1); slices resampled to square pixels, whole field of view.
+One intensity scale per volume (10th percentile to 0, 99th to 1); slices resampled to square pixels, whole field of
+view.
 
 ## Training
 `{command}`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from cfmri_core.data.studies import SliceSet, list_studies, load_slices, split_s
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
 from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.models.editor import PRESETS, Editor
+from cfmri_core.models.editor import PRESETS, ConditionalUNet, Editor
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.card import model_card
 from cfmri_core.training.loop import Schedule, train
@@ -75,7 +76,7 @@ def train_editor(
     score = train(
         editor.network,
         DenoisingLoss(editor, slices.of_subjects(fit), batch_size),
-        validation_of(editor, slices.of_subjects(held_back)),
+        DenoisingValidation(editor, slices.of_subjects(held_back)),
         output,
         Schedule(iterations=iterations, learning_rate=learning_rate, seed=seed),
         resume=resume,
@@ -110,7 +111,7 @@ class DenoisingLoss:
         level = self.alpha_bar[index][:, None, None, None].float()
         x_t = level.sqrt() * x0 + (1 - level).sqrt() * noise
         target = noise if self.editor.prediction == "eps" else level.sqrt() * noise - (1 - level).sqrt() * x0
-        editor = Editor(network, self.editor.spec, self.editor.config)
+        editor = Editor(cast("ConditionalUNet", network), self.editor.spec, self.editor.config)
         predicted = editor.raw(x_t.to(editor.device), index.to(editor.device), condition)
         return torch.mean((predicted - target.to(editor.device)) ** 2)
 
@@ -121,7 +122,7 @@ class DenoisingLoss:
         return self.editor.spec.drop_attributes(condition, keep)
 
 
-class validation_of:  # noqa: N801 - called like a function
+class DenoisingValidation:
     """Denoising loss on held-back subjects at fixed noise levels, the same at every call."""
 
     def __init__(self, editor: Editor, slices: SliceSet, count: int = 64) -> None:
@@ -143,8 +144,8 @@ def _card(editor: Editor, data: Path, subjects: int, iterations: int, batch_size
     parameters = sum(value.numel() for value in editor.network.parameters()) / 1e6
     return model_card(
         "Editor: counterfactual acquisition parameters",
-        f"Conditional diffusion model of single slices ({parameters:.1f} M parameters, preset `{editor.preset}`), after "
-        "Morão et al., MIDL 2025.",
+        f"Conditional diffusion model of single slices ({parameters:.1f} M parameters, preset `{editor.preset}`), "
+        "after Morão et al., MIDL 2025.",
         data=f"{subjects} training subjects, each under its own acquisition parameters only.",
         command=f"cfmri train editor {data} --preset {editor.preset} --iterations {iterations} "
         f"--batch-size {batch_size} --seed {seed}",

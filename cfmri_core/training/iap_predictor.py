@@ -83,7 +83,7 @@ def train_iap_predictor(
         data=f"{len(fit)} training subjects.",
         command=f"cfmri train iap-predictor {data} --preset {predictor.preset} --iterations {iterations} --seed {seed}",
         performance=f"Best loss on held-back subjects, summed over the parameters: {score:.4f}.",
-        limitations="Within one manufacturer echo and repetition time hardly vary, so they are read off the vendor's look.",
+        limitations="Within one manufacturer the echo time hardly varies, so it is read off the vendor's look.",
     )
     predictor.save(output, card)
     return output
@@ -121,7 +121,7 @@ class PredictionValidation:
         predictor = IapPredictor(network, self.predictor.spec, self.predictor.config)
         total = 0.0
         with torch.no_grad():
-            for images, targets in zip(self.slices.images.split(64), self.targets.split(64), strict=True):
+            for images, targets in zip(torch.split(self.slices.images, 64), torch.split(self.targets, 64), strict=True):
                 loss = predictor.loss(images.to(predictor.device), targets.to(predictor.device))
                 total += float(loss) * len(images)
         return total / len(self.slices.images)

@@ -96,7 +96,8 @@ def train(
             state.keep_if_best(score)
             state.save(output / "checkpoint.pt")
         rate = (time.monotonic() - started) / max(1, state.step - first)
-        message = f"loss {value:.4f}, best {state.best_score:.4f}, {rate * (schedule.iterations - state.step):.0f} s left"
+        left = rate * (schedule.iterations - state.step)
+        message = f"loss {value:.4f}, best {state.best_score:.4f}, {left:.0f} s left"
         progress(state.step, schedule.iterations, message)
     writer.close()
     network.load_state_dict(state.best)

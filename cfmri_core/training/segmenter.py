@@ -142,7 +142,8 @@ class SegmentationLoss:
         mirrored = (torch.rand(self.batch_size, generator=generator) < 0.5)[:, None, None, None]
         images, labels = torch.where(mirrored, images.flip(-1), images), torch.where(mirrored, labels.flip(-1), labels)
         device = next(network.parameters()).device
-        value: Tensor = self.loss(Segmenter(network, self.segmenter.config).logits(images.to(device)), labels.to(device))
+        logits = Segmenter(network, self.segmenter.config).logits(images.to(device))
+        value: Tensor = self.loss(logits, labels.to(device))
         return value
 
 
@@ -156,7 +157,7 @@ class ValidationDice:
         """Return 1 - Dice."""
         device = next(network.parameters()).device
         with torch.no_grad():
-            batches = self.slices.images.split(32)
+            batches = torch.split(self.slices.images, 32)
             segmenter = Segmenter(network, self.segmenter.config)
             predicted = torch.cat([segmenter.logits(batch.to(device)).argmax(1).cpu() for batch in batches])
         labels = _labels(self.slices)
