@@ -230,8 +230,9 @@ def _parsed(file: Path) -> tuple[Dataset, DicomReadError | None]:
 
 
 def _class_name(header: Dataset) -> str:
-    name = UID(text_of(header, "SOPClassUID") or "").name
-    return f"holds {name}" if name[:1].isalpha() else "holds objects of an unknown kind"
+    uid = text_of(header, "SOPClassUID") or ""
+    name = UID(uid).name  # the text itself where the standard does not know it; in a damaged file it may hold anything
+    return f"holds {name}" if name != uid else "holds objects of an unknown kind"
 
 
 def _require_one_series(path: Path, headers: Sequence[Dataset]) -> None:

@@ -1,0 +1,80 @@
+import pytest
+from phantoms import affine_of, distinct_voxels, rotation, save, slice_dataset
+from pydicom.dataset import Dataset
+
+from cfmri_core.dicom import parser
+from cfmri_core.errors import DicomReadError, GeometryError
+
+
+@pytest.fixture
+def file(tmp_path):
+    return save(tmp_path / "one.dcm", slice_dataset(distinct_voxels(), affine_of(rotation(0, 0, 0)), 0))
+
+
+def test_reads_a_file(file):
+    assert parser.parse_file(file).EchoTime == 2.81
+    assert parser.is_dicom_file(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 500, b"\0" * 128 + b"DICM", b"\0" * 128 + b"DICM" + b"\xff" * 99])
+def test_what_is_not_dicom_is_refused_with_its_path(tmp_path, content):
+    path = tmp_path / "other.dcm"
+    path.write_bytes(content)
+    with pytest.raises(DicomReadError, match=r"other\.dcm"):
+        parser.parse_file(path)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    for path in (tmp_path / "no.dcm", tmp_path):
+        with pytest.raises(DicomReadError):
+            parser.parse_file(path)
+    assert not parser.is_dicom_file(tmp_path / "no.dcm")
+
+
+def test_large_files_are_refused_before_parsing(file, monkeypatch):
+    monkeypatch.setattr(parser, "MAX_FILE_BYTES", 100)
+    with pytest.raises(DicomReadError, match="100 accepted"):
+        parser.parse_file(file)
+
+
+def test_deflated_files_are_refused_because_they_inflate_without_limit(file):
+    content = file.read_bytes().replace(b"1.2.840.10008.1.2.1\0", parser.DEFLATED_TRANSFER_SYNTAX[:20], 1)
+    file.write_bytes(content[:140] + parser.DEFLATED_TRANSFER_SYNTAX + content[140:])
+    with pytest.raises(DicomReadError, match="deflated"):
+        parser.parse_file(file)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("SENTINEL"), KeyError("SENTINEL"), RecursionError(), MemoryError(), OSError()]
+)
+def test_every_exception_becomes_one_line_without_values(tmp_path, error):
+    with pytest.raises(DicomReadError) as caught, parser.parser_errors(tmp_path / "x"):
+        raise error
+    assert "SENTINEL" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_own_errors_pass_through(tmp_path):
+    with pytest.raises(GeometryError, match="as it is"), parser.parser_errors(tmp_path):
+        raise GeometryError("as it is")
+
+
+def test_values_as_text_and_numbers():
+    dataset = Dataset()
+    dataset.ScanOptions = ["PFP", "FS"]
+    dataset.EchoTime = "2.810"
+    dataset.Rows = 7
+    dataset.ImageComments = "x" * 5000
+    dataset.Manufacturer = " GE\x00 "
+    assert parser.text_of(dataset, "ScanOptions") == "PFP\\FS"
+    assert parser.text_of(dataset, "EchoTime") == "2.810"
+    assert parser.text_of(dataset, "Manufacturer") == "GE"
+    assert parser.text_of(dataset, "ImageComments") is None
+    assert parser.text_of(dataset, "FlipAngle") is None
+    assert parser.numbers_of(dataset, "EchoTime") == (2.81,)
+    assert parser.numbers_of(dataset, "Manufacturer") == ()
+    assert parser.integer_of(dataset, "Rows") == 7
+    assert parser.integer_of(dataset, "EchoTime") is None
+    assert parser.number_of(dataset, "FlipAngle") is None
+    assert parser.items_of(dataset, "SourceImageSequence") == []
