@@ -118,7 +118,7 @@ def checked_config(folder: Path) -> Iterator[None]:
     """Turn an incomplete or impossible configuration into a `CheckpointError` that names the folder."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder / _DESCRIPTION} does not describe a model this version of cfmri can build: {error!r}.",
             "Copy the model folder again, or update cfmri.",

@@ -199,9 +199,10 @@ class TestPaperEdit:
             estimate = (estimate - low) / (high - low)
             before = alphas[t - 1] if t > 0 else torch.ones(())
             beta = 1 - alphas[t] / before
-            x = before.sqrt() * beta / (1 - alphas[t]) * estimate + (alphas[t] / before).sqrt() * (1 - before) / (
-                1 - alphas[t]
-            ) * x
+            x = (
+                before.sqrt() * beta / (1 - alphas[t]) * estimate
+                + (alphas[t] / before).sqrt() * (1 - before) / (1 - alphas[t]) * x
+            )
             if t > 0:
                 x = x + (beta * (1 - before) / (1 - alphas[t])).sqrt() * self.noise(t)
         assert torch.allclose(paper_edit(any_eps, x0, self.target, ALPHA_BAR, noise=self.noise), x, atol=1e-6)
@@ -262,7 +263,9 @@ class Fields:
         generator = torch.Generator().manual_seed(3)
         shape = (self.batch, 1, self.size, self.size)
         white = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]
-        fields = [torch.fft.ifft2(torch.fft.fft2(w) * s.sqrt()).real for w, s in zip(white, self.spectra(), strict=False)]
+        fields = [
+            torch.fft.ifft2(torch.fft.fft2(w) * s.sqrt()).real for w, s in zip(white, self.spectra(), strict=False)
+        ]
         source, target = (
             0.5 + sum(m * field for m, field in zip(amplitudes, fields, strict=True)) for amplitudes in self.amplitudes
         )
@@ -272,7 +275,9 @@ class Fields:
         """Exact predictor; condition 0 is unconditional, 1 and 2 are the scanners."""
         level = float(ALPHA_BAR[i])
         spectra = self.spectra()
-        powers = [sum(m**2 * s for m, s in zip(ms, spectra, strict=True)) + self.noise_spread**2 for ms in self.amplitudes]
+        powers = [
+            sum(m**2 * s for m, s in zip(ms, spectra, strict=True)) + self.noise_spread**2 for ms in self.amplitudes
+        ]
         table = torch.stack([(powers[0] + powers[1]) / 2, *powers])[condition[:, 0].long()][:, None]
         centred = torch.fft.fft2(x - math.sqrt(level) * 0.5)
         return torch.fft.ifft2(math.sqrt(1 - level) / (level * table + 1 - level) * centred).real
