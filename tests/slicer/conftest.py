@@ -1,28 +1,172 @@
 """3D Slicer without the application: real MRML (slicer-core), PySide6 stand-ins for Qt, and a live server."""
 
+from __future__ import annotations
+
 import os
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import requests
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-os.environ.setdefault("QT_LOGGING_RULES", "qt.qpa.*=false")
 
 HERE = Path(__file__).parent
 MODULE = HERE.parents[1] / "slicer_extension" / "CounterfactualMRI"
-INSTALL = "apt-get install -y --no-install-recommends libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3"
-
 sys.path[:0] = [str(HERE), str(HERE / "shim"), str(MODULE)]
 
+from scripted_server import ScriptedServer  # noqa: E402
+
+INSTALL = (
+    "apt-get install -y --no-install-recommends libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3, "
+    "and pip install -e '.[test]'"
+)
 try:
     import slicer
     import vtk
     from PySide6.QtWidgets import QApplication
 except ImportError as error:
-    MISSING = f"{error}. Install: {INSTALL}; pip install -e '.[test]'"
+    MISSING = f"3D Slicer's libraries are missing ({error}). Install: {INSTALL}"
 else:
     MISSING = ""
 
-#: Tests that need neither Slicer nor Qt run without the libraries too.
-NEED_NOTHING = {"test_client.py", "test_jobs.py", "test_multipart.py", "test_schema.py", "test_packaging.py", "test_purity.py"}
+#: These need neither Slicer nor Qt and run everywhere.
+PURE = {"test_client.py", "test_jobs.py", "test_multipart.py", "test_schema.py", "test_packaging.py", "test_purity.py"}
+collect_ignore = [path.name for path in HERE.glob("test_*.py") if path.name not in PURE] if MISSING else []
+START_TIMEOUT_S = 120
+
+
+if MISSING:
+
+    @pytest.fixture(scope="session", autouse=True)
+    def missing_libraries():
+        """Say aloud what is not tested here."""
+        import warnings
+
+        warnings.warn(f"{len(collect_ignore)} test files are left out. {MISSING}", stacklevel=1)
+
+else:
+
+    @pytest.fixture(scope="session", autouse=True)
+    def qapp(tmp_path_factory):
+        """The Qt application, with settings of its own."""
+        from PySide6.QtCore import QSettings
+
+        application = QApplication.instance() or QApplication([])
+        application.setOrganizationName("cfmri-tests")
+        QSettings.setDefaultFormat(QSettings.IniFormat)
+        QSettings.setPath(QSettings.IniFormat, QSettings.UserScope, str(tmp_path_factory.mktemp("settings")))
+        return application
+
+    @pytest.fixture(autouse=True)
+    def scene(request):
+        """An empty scene with the nodes that Slicer always has."""
+        if Path(request.node.fspath).name in PURE:
+            return None
+        return slicer.startAgain()
+
+    @pytest.fixture(autouse=True)
+    def cpp_errors(scene):
+        """What VTK and MRML printed as errors; any of them fails the test, unless the test empties the list."""
+        errors = []
+
+        @vtk.calldata_type(vtk.VTK_STRING)
+        def record(_caller, _event, text):
+            errors.append(text)
+
+        window = vtk.vtkOutputWindow.GetInstance()
+        tag = window.AddObserver("ErrorEvent", record)
+        yield errors
+        window.RemoveObserver(tag)
+        assert not errors, "C++ errors:\n" + "\n".join(errors)
+
+    @pytest.fixture
+    def layout(scene):
+        """The layout node and the slice logics of our two views, as Slicer's layout manager would make them."""
+        from mrml_fixtures import Layout
+
+        layout = Layout(scene)
+        yield layout
+        layout.close()
+
+
+@pytest.fixture
+def scripted():
+    """Start scripted servers: ``scripted({("GET", "/info/"): Answer(401)})``."""
+    servers = []
+
+    def start(script=None):
+        servers.append(ScriptedServer(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def live_studies(tmp_path_factory) -> Path:
+    """Two small simulated studies, as `cfmri simulate` writes them."""
+    study = pytest.importorskip("cfmri_core.simulation.study")
+    root = tmp_path_factory.mktemp("studies")
+    study.simulate_dataset(root, 2, 4200, study.StudyPlan(slab_mm=16.0))
+    return root
+
+
+@pytest.fixture(scope="session")
+def live_models(tmp_path_factory) -> Path:
+    """The shipped models where there are any; else untrained ones, which answer all questions of the protocol."""
+    import torch
+
+    from cfmri_core.errors import CheckpointError
+    from cfmri_core.models.conditioning import ConditionSpec
+    from cfmri_core.models.editor import Editor
+    from cfmri_core.models.iap_predictor import IapPredictor
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.models.segmenter import Segmenter
+    from cfmri_core.simulation.protocols import PRESETS
+
+    try:
+        return locate_model("editor").parent
+    except CheckpointError:
+        torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("models")
+    spec = ConditionSpec.from_parameters(list(PRESETS.values()))
+    Editor.create("tiny", spec).save(root / "editor", "Untrained, for tests.")
+    IapPredictor.create("tiny", spec).save(root / "iap_predictor", "Untrained, for tests.")
+    Segmenter.create("tiny").save(root / "segmenter", "Untrained, for tests.")
+    return root
+
+
+@pytest.fixture(scope="session")
+def live_server(live_studies, live_models, tmp_path_factory):
+    """Address of a real `cfmri serve` on loopback, stopped at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    output = tmp_path_factory.mktemp("server") / "output.txt"
+    command = [sys.executable, "-m", "cfmri_core.cli", "serve", str(live_studies), "--port", str(port)]
+    environment = {**os.environ, "CFMRI_MODELS": str(live_models)}
+    with output.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _waitUntilHealthy(process, address, output)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _waitUntilHealthy(process, address: str, output: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if requests.get(f"{address}/healthz", timeout=2).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.2)
+    raise AssertionError(f"The server did not start:\n{output.read_text()}")

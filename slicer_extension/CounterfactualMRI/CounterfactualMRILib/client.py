@@ -48,23 +48,36 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """State of a training on the server; loss and metric are ``None`` before the first epoch has ended."""
+    """State of a training on the server: none, preparing, running, done, failed or stopped.
+
+    Attributes:
+        loss: Training loss; ``None`` before the first step.
+        score: Best validation score so far, lower is better; ``None`` before the first validation.
+        remainingS: Estimated time left in seconds.
+        note: What the server says is going on.
+    """
 
     state: str
     epoch: int
     epochs: int
     loss: float | None
-    metric: float | None
+    score: float | None
     remainingS: float | None
+    note: str
+
+    @property
+    def isOver(self) -> bool:
+        """Whether the training has ended, one way or another."""
+        return self.state in ("done", "failed", "stopped", "cancelled")
 
     @property
     def message(self) -> str:
         """One line for people."""
-        parts = [f"Epoch {self.epoch} of {self.epochs}" if self.epochs else "Preparing the training"]
-        if self.loss is not None:
-            parts.append(f"loss {self.loss:.3g}")
-        if self.metric is not None:
-            parts.append(f"Dice {self.metric:.3f}")
+        if self.loss is None:
+            return self.note or "Preparing the training"
+        parts = [f"Epoch {self.epoch} of {self.epochs}", f"loss {self.loss:.3g}"]
+        if self.score is not None:
+            parts.append(f"best validation {self.score:.3g}")
         if self.remainingS:
             parts.append(f"about {self.remainingS:.0f} s left")
         return ", ".join(parts)
@@ -86,7 +99,7 @@ def mendedAddress(address: str) -> str:
     Raises:
         ServerProblem: There is no host name in it, or the scheme is not http or https.
     """
-    text = address.strip().rstrip("/")
+    text = address.strip()
     text = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(text)
@@ -98,7 +111,8 @@ def mendedAddress(address: str) -> str:
             problems.ADDRESS, f"'{address}' is not a server address.", "Write it like http://127.0.0.1:8000."
         )
     host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
-    path = parts.path[: -len("/info")] if parts.path.endswith("/info") else parts.path
+    path = parts.path.rstrip("/")
+    path = path[: -len("/info")] if path.endswith("/info") else path
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}"
 
 
@@ -259,16 +273,9 @@ class Client:
                 raise Cancelled
             status = self.trainingStatus(model)
             report(status.epoch, status.epochs, status.message)
-            if status.state in ("done", "failed", "cancelled"):
-                break
+            if status.isOver:
+                return _requireTrained(status)
             time.sleep(self.timeouts.poll)
-        if status.state != "done":
-            raise ServerProblem(
-                problems.SERVER,
-                f"The training ended as '{status.state}'.",
-                "Look at the terminal where `cfmri serve` runs; a training needs studies with labels.",
-            )
-        return status
 
     def startTraining(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Start a training; the server runs it in the background."""
@@ -279,12 +286,13 @@ class Client:
         answer = self._json("GET", f"/train/progress/{quote(model)}")
         try:
             return TrainingStatus(
-                state=str(answer.get("state") or "queued").lower(),
+                state=str(answer.get("state") or "").lower(),
                 epoch=int(answer.get("epoch") or 0),
                 epochs=int(answer.get("epochs") or 0),
-                loss=schema._numberOrNone(answer.get("loss")),
-                metric=schema._numberOrNone(answer.get("metric")),
-                remainingS=schema._numberOrNone(answer.get("eta_s")),
+                loss=schema.numberOrNone(answer.get("loss")),
+                score=schema.numberOrNone(answer.get("metric")),
+                remainingS=schema.numberOrNone(answer.get("eta_s")),
+                note=str(answer.get("message") or ""),
             )
         except (TypeError, ValueError) as error:
             raise self._unreadable("The server's report on the training cannot be read.", str(answer)) from error
@@ -371,3 +379,11 @@ def _problemOfJob(status: JobStatus) -> ServerProblem:
         accepted=str(error.get("accepted") or ""),
         details=json.dumps(error)[:500],
     )
+
+
+def _requireTrained(status: TrainingStatus) -> TrainingStatus:
+    if status.state != "done":
+        reason = f": {status.note}" if status.note else ""
+        hint = "A training needs studies with labels; the terminal where `cfmri serve` runs tells more."
+        raise ServerProblem(problems.SERVER, f"The training {status.state}{reason}.", hint)
+    return status

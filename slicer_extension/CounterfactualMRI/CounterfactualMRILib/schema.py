@@ -157,8 +157,8 @@ def _parseParameter(entry: dict) -> Parameter:
             label=str(entry.get("label") or name),
             unit=str(entry.get("unit") or ""),
             kind=kind,
-            minimum=_numberOrNone(entry.get("minimum")),
-            maximum=_numberOrNone(entry.get("maximum")),
+            minimum=numberOrNone(entry.get("minimum")),
+            maximum=numberOrNone(entry.get("maximum")),
             support=None if support is None else (float(support[0]), float(support[1])),
             choices=tuple(entry.get("choices") or ()),
             default=entry.get("default"),
@@ -172,7 +172,8 @@ def _parseParameter(entry: dict) -> Parameter:
     return parameter
 
 
-def _numberOrNone(value: Any) -> float | None:
+def numberOrNone(value: Any) -> float | None:
+    """Return a JSON number as float; null stays ``None``."""
     return None if value is None else float(value)
 
 

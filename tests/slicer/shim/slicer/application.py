@@ -16,16 +16,27 @@ class _Application:
 
     applicationName = "Slicer stand-in"
 
-    def __init__(self):
+    def __init__(self, scene):
         self._logic = slicer_core.vtkSlicerApplicationLogic()
-        self._logic.SetMRMLScene(mrmlScene)
-        self._logic.GetColorLogic().SetMRMLScene(mrmlScene)
+        self._logic.SetMRMLScene(scene)
+        self._logic.GetColorLogic().SetMRMLScene(scene)
+        self._logic.GetColorLogic().AddDefaultColorNodes()
+        slicer_core.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
 
     def applicationLogic(self):
         return self._logic
 
 
-app = _Application()
+app = _Application(mrmlScene)
+
+
+def startAgain():
+    """Give `slicer` a new application and scene, as after a start."""
+    import slicer
+
+    slicer.mrmlScene = slicer_core.vtkMRMLScene()
+    slicer.app = _Application(slicer.mrmlScene)
+    return slicer.mrmlScene
 
 
 class qMRMLWidget(qt.PythonQtObject, QtWidgets.QWidget):
@@ -71,7 +82,8 @@ class qMRMLNodeComboBox(qt.PythonQtObject, QtWidgets.QComboBox):
         index = QtWidgets.QComboBox.findData(self, before) if before else -1
         # The real widget chooses the first node that appears while nothing is chosen.
         last = QtWidgets.QComboBox.count(self) - 1
-        QtWidgets.QComboBox.setCurrentIndex(self, index if index >= 0 else min(1, last) if self._flags.get("noneEnabled") else min(0, last))
+        first = 1 if self._flags.get("noneEnabled") else 0
+        QtWidgets.QComboBox.setCurrentIndex(self, index if index >= 0 else min(first, last))
         self.blockSignals(False)
         if QtWidgets.QComboBox.currentData(self) != before:
             self.currentNodeChanged.emit(self.currentNode())

@@ -1,0 +1,257 @@
+import json
+import socket
+import threading
+import time
+
+import pytest
+from CounterfactualMRILib import problems
+from CounterfactualMRILib.client import Client, Timeouts, isLoopback, mendedAddress
+from CounterfactualMRILib.problems import Cancelled, ServerProblem
+from scripted_server import INFO, Answer, jobScript, multipartAnswer
+
+QUICK = Timeouts(connect=0.5, answer=0.4, transfer=0.6, poll=0.01)
+NRRD = b"NRRD0005\nrest"
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "Jane Doe.nrrd"
+    path.write_bytes(NRRD + bytes(200_000))
+    return path
+
+
+def problemOf(call):
+    with pytest.raises(ServerProblem) as caught:
+        call()
+    problem = caught.value
+    assert problem.message
+    assert problem.hint, "every problem says how to mend it"
+    return problem
+
+
+def run(server, image, tmp_path, **arguments):
+    return Client(server.address, timeouts=QUICK).run("counterfactual", {"seed": 1}, image, tmp_path, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("written", "used"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+        (" http://host/ ", "http://host"),
+        ("https://host:1/info/", "https://host:1"),
+        ("http://0.0.0.0:8000", "http://127.0.0.1:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        ("https://host/cfmri", "https://host/cfmri"),
+    ],
+)
+def test_address_is_mended(written, used):
+    assert mendedAddress(written) == used
+
+
+@pytest.mark.parametrize("written", ["", "http://", "ftp://host", "http://host:port", "two words"])
+def test_address_that_is_none(written):
+    assert problemOf(lambda: Client(written)).kind == problems.ADDRESS
+
+
+def test_loopback():
+    assert isLoopback("http://127.0.0.1:8000")
+    assert isLoopback("http://localhost")
+    assert isLoopback("http://[::1]:8000")
+    assert not isLoopback("http://10.0.0.1")
+    assert not isLoopback("http://127.0.0.1.example.org")
+
+
+def test_nobody_listens():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert problemOf(Client(f"127.0.0.1:{port}", timeouts=QUICK).describe).kind == problems.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer(body=b"<html>"), problems.NOT_CFMRI),
+        (Answer(404), problems.NOT_CFMRI),
+        (Answer(302), problems.NOT_CFMRI),
+        (Answer(body={"models": {"deepedit": {"config": {}}}}), problems.NOT_CFMRI),
+        (Answer(body={"models": {"counterfactual": {"config": {"api_version": 2}}}}), problems.VERSION),
+        (Answer(401), problems.UNAUTHORIZED),
+        (Answer(403), problems.UNAUTHORIZED),
+        (Answer(500, b"Internal Server Error", "text/plain"), problems.SERVER),
+        (Answer(503, {"detail": {"message": "No model.", "hint": "Train one."}}), problems.SERVER),
+        (Answer(delayS=1.0), problems.TIMEOUT),
+        (Answer(drop=True), problems.LOST),
+    ],
+)
+def test_what_can_be_wrong_with_a_connection(scripted, answer, kind):
+    server = scripted({("GET", "/info/"): answer})
+    assert problemOf(Client(server.address, timeouts=QUICK).describe).kind == kind
+
+
+def test_what_answers_is_no_web_server():
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+        connection.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    assert problemOf(Client(address, timeouts=QUICK).describe).kind == problems.NOT_CFMRI
+    listener.close()
+
+
+def test_https_to_a_plain_server(scripted):
+    address = scripted().address.replace("http://", "https://")
+    assert problemOf(Client(address, timeouts=QUICK).describe).kind == problems.CERTIFICATE
+
+
+def test_server_message_and_hint_are_shown(scripted):
+    server = scripted({("GET", "/info/"): Answer(503, {"detail": {"message": "No model.", "hint": "Train one."}})})
+    assert str(problemOf(Client(server.address, timeouts=QUICK).describe)) == "No model. Train one."
+
+
+def test_token_is_sent_and_a_strange_one_refused(scripted):
+    server = scripted()
+    Client(server.address, token="secret", timeouts=QUICK).describe()
+    assert server.received[0][2]["Authorization"] == "Bearer secret"
+    strange = Client(server.address, token="sëcret✓", timeouts=QUICK)
+    assert problemOf(strange.describe).kind == problems.UNAUTHORIZED
+
+
+def test_loopback_never_goes_through_a_proxy(scripted, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert Client(scripted().address, timeouts=QUICK).describe().version == INFO["version"]
+
+
+def test_run_sends_reports_and_saves(scripted, image, tmp_path):
+    statuses = ({"state": "queued"}, {"state": "running", "step": 3, "steps": 20, "message": "Denoising"}, {"state": "done"})
+    server = scripted(jobScript("counterfactual", multipartAnswer({"synthetic": True}, NRRD), *statuses))
+    reports = []
+    result = run(server, image, tmp_path, report=lambda *report: reports.append(report))
+    assert result.values == {"synthetic": True}
+    assert result.imagePath.read_bytes() == NRRD
+    assert (3, 20, "Denoising") in reports
+    assert reports[0][2].startswith("Sending")
+    body = server.received[0][3]
+    assert image.read_bytes() in body
+    assert json.dumps({"seed": 1}).encode() in body
+    assert b"Jane" not in body
+
+
+def test_json_only_result(scripted, image, tmp_path):
+    server = scripted(jobScript("counterfactual", Answer(body={"predicted": {}})))
+    result = run(server, image, tmp_path)
+    assert (result.values, result.imagePath) == ({"predicted": {}}, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer(413), problems.TOO_LARGE),
+        (Answer(422, {"detail": {"field": "echo_time_ms", "value": -1, "accepted": "0.01 to 1000 ms"}}), problems.REJECTED),
+        (Answer(422, {"detail": [{"msg": "pydantic's own"}]}), problems.REJECTED),
+        (Answer(429, {"detail": "busy"}), problems.BUSY),
+        (Answer(202, {"no": "id"}), problems.UNREADABLE),
+        (Answer(202, b"\xff"), problems.UNREADABLE),
+        (Answer(drop=True), problems.LOST),
+    ],
+)
+def test_what_can_go_wrong_with_a_submission(scripted, image, tmp_path, answer, kind):
+    server = scripted({("POST", "/jobs/counterfactual"): answer})
+    assert problemOf(lambda: run(server, image, tmp_path)).kind == kind
+
+
+def test_refused_field_is_told(scripted, image, tmp_path):
+    detail = {"field": "echo_time_ms", "value": -1, "accepted": "0.01 to 1000 ms", "message": "", "hint": ""}
+    server = scripted({("POST", "/jobs/counterfactual"): Answer(422, {"detail": detail})})
+    problem = problemOf(lambda: run(server, image, tmp_path))
+    assert (problem.field, problem.value, problem.accepted) == ("echo_time_ms", -1, "0.01 to 1000 ms")
+    assert "echo_time_ms" in str(problem)
+    assert "0.01 to 1000 ms" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ({"state": "failed", "error": {"message": "Out of memory.", "hint": "Fewer slices."}}, problems.SERVER),
+        ({"state": "failed", "error": {"field": "slices", "message": "No such slice."}}, problems.REJECTED),
+        ({"state": "failed"}, problems.SERVER),
+        ({"state": "cancelled"}, problems.SERVER),
+        ({"nothing": 1}, problems.UNREADABLE),
+    ],
+)
+def test_how_a_job_can_end_badly(scripted, image, tmp_path, status, kind):
+    server = scripted(jobScript("counterfactual", Answer(), status))
+    assert problemOf(lambda: run(server, image, tmp_path)).kind == kind
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(body=b"garbage", contentType="multipart/form-data; boundary=b"),
+        Answer(body=b"garbage", contentType="image/png"),
+        Answer(body=[1, 2]),
+        multipartAnswer({"synthetic": True}, b"\x1f\x8bnot nrrd"),
+    ],
+)
+def test_result_that_cannot_be_read(scripted, image, tmp_path, answer):
+    server = scripted(jobScript("counterfactual", answer))
+    assert problemOf(lambda: run(server, image, tmp_path)).kind == problems.UNREADABLE
+
+
+def test_server_killed_in_the_middle(scripted, image, tmp_path):
+    server = scripted({**jobScript("counterfactual", Answer()), ("GET", "/jobs/j1"): Answer(drop=True)})
+    began = time.monotonic()
+    assert problemOf(lambda: run(server, image, tmp_path)).kind == problems.LOST
+    assert time.monotonic() - began < 1.0
+
+
+def test_cancel_while_the_server_works(scripted, image, tmp_path):
+    server = scripted(jobScript("counterfactual", Answer(), {"state": "running"}))
+
+    def isWorking():
+        return any(method == "GET" for method, *_ in server.received)
+
+    with pytest.raises(Cancelled):
+        run(server, image, tmp_path, isCancelled=isWorking)
+    assert server.received[-1][:2] == ("DELETE", "/jobs/j1")
+
+
+def test_cancel_while_sending(scripted, image, tmp_path):
+    server = scripted(jobScript("counterfactual", Answer()))
+    asked = iter([False])
+    with pytest.raises(Cancelled):
+        run(server, image, tmp_path, isCancelled=lambda: next(asked, True))
+
+
+def trainScript(*progress):
+    return {
+        ("POST", "/train/tissue_segmenter"): Answer(body={"id": "1"}),
+        ("GET", "/train/progress/tissue_segmenter"): [Answer(body=state) for state in progress],
+        ("DELETE", "/train/"): Answer(body={}),
+    }
+
+
+def test_train_reports_until_done(scripted):
+    running = {"state": "running", "epoch": 1, "epochs": 2, "loss": 0.5, "metric": 0.25, "eta_s": 7}
+    server = scripted(trainScript({"state": "preparing", "message": "Reading studies"}, running, {**running, "state": "done"}))
+    reports = []
+    client = Client(server.address, timeouts=QUICK)
+    status = client.train("tissue_segmenter", {"augmentation": "none"}, lambda *report: reports.append(report))
+    assert status.state == "done"
+    assert reports[0][2] == "Reading studies"
+    assert reports[1] == (1, 2, "Epoch 1 of 2, loss 0.5, best validation 0.25, about 7 s left")
+    assert json.loads(server.received[0][3]) == {"augmentation": "none"}
+
+
+def test_train_fails_or_is_stopped(scripted):
+    client = Client(scripted(trainScript({"state": "failed", "message": "No labels"})).address, timeouts=QUICK)
+    assert "No labels" in str(problemOf(lambda: client.train("tissue_segmenter", {})))
+    server = scripted(trainScript({"state": "running", "epoch": 1, "epochs": 9}))
+    with pytest.raises(Cancelled):
+        Client(server.address, timeouts=QUICK).train("tissue_segmenter", {}, isCancelled=lambda: True)
+    assert server.received[-1][:2] == ("DELETE", "/train/")

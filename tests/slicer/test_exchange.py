@@ -1,0 +1,127 @@
+import itertools
+
+import numpy as np
+import pytest
+import slicer
+from CounterfactualMRILib import exchange
+from CounterfactualMRILib.exchange import ExchangeProblem
+from mrml_fixtures import affineOf, makeVolume, nrrdBytes, oblique, toMatrix, unscened
+
+
+def returned(array, affine, folder):
+    """What the server sends back, as a file."""
+    path = folder / "result.nrrd"
+    path.write_bytes(nrrdBytes(unscened(array, affine), folder))
+    return path
+
+
+def orientations():
+    for axes in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            affine = np.eye(4)
+            affine[:3, :3] = np.eye(3)[:, list(axes)] * signs
+            yield affine
+
+
+@pytest.mark.parametrize("orientation", list(orientations()))
+@pytest.mark.parametrize("tilt", [np.eye(4), oblique()], ids=["straight", "oblique"])
+def test_round_trip_keeps_every_voxel_where_it_is(orientation, tilt, tmp_path):
+    affine = tilt @ orientation @ np.diag([0.7, 0.9, 2.5, 1])
+    array = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+    source = makeVolume(array, affine)
+    result = exchange.readResult(exchange.exportVolume(source, tmp_path), source)
+    corner = [*np.array(array.shape)[::-1] - 1, 1]
+    assert np.abs(affineOf(result) @ corner - affineOf(source) @ corner).max() < 1e-3
+    assert np.array_equal(slicer.util.arrayFromVolume(result), array)
+
+
+def test_only_voxels_and_geometry_leave(tmp_path):
+    source = makeVolume(name="DOE^JANE 19700101")
+    source.SetAttribute("DICOM.instanceUIDs", "1.2.840.99999.1")
+    source.SetDescription("DOE")
+    path = exchange.exportVolume(source, tmp_path)
+    content = path.read_bytes()
+    for secret in (b"DOE", b"JANE", b"1.2.840", b"DICOM"):
+        assert secret not in content
+        assert secret.decode() not in path.name
+    assert source.GetStorageNode() is None
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
+
+
+def test_parent_transform_is_not_applied_to_the_file(tmp_path):
+    source = makeVolume()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    shift = np.eye(4)
+    shift[:3, 3] = (25, 0, 0)
+    transform.SetMatrixTransformToParent(toMatrix(shift))
+    source.SetAndObserveTransformNodeID(transform.GetID())
+    result = exchange.readResult(exchange.exportVolume(source, tmp_path), source)
+    assert np.allclose(affineOf(result), oblique())
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slab_of_the_source_is_accepted(axis, tmp_path):
+    source = makeVolume(np.zeros((6, 7, 8), np.float32))
+    shape, start = [6, 7, 8], [0, 0, 0, 1]
+    shape[2 - axis], start[axis] = 2, 3
+    affine = oblique()
+    affine[:, 3] = affine @ start
+    result = exchange.readResult(returned(np.ones(shape, np.float32), affine, tmp_path), source)
+    assert np.allclose(affineOf(result), affine)
+
+
+def offGrid():
+    affine = oblique()
+    yield "shifted", np.zeros((6, 7, 8)), affine + np.pad([[0.01], [0], [0]], ((0, 1), (3, 0)))
+    yield "half a voxel off", np.zeros((6, 7, 4)), affine @ np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    yield "other spacing", np.zeros((6, 7, 8)), affine @ np.diag([1.001, 1, 1, 1])
+    yield "flipped", np.zeros((6, 7, 8)), affine @ np.diag([-1, 1, 1, 1])
+    yield "too large", np.zeros((6, 7, 9)), affine
+    outside = affine.copy()
+    outside[:, 3] = affine @ [-1, 0, 0, 1]
+    yield "before the first voxel", np.zeros((6, 7, 8)), outside
+
+
+@pytest.mark.parametrize(("array", "affine"), [case[1:] for case in offGrid()], ids=[case[0] for case in offGrid()])
+def test_a_result_off_the_grid_is_refused(array, affine, tmp_path):
+    source = makeVolume(np.zeros((6, 7, 8), np.float32))
+    path = returned(array.astype(np.float32), affine, tmp_path)
+    with pytest.raises(ExchangeProblem, match="grid"):
+        exchange.readResult(path, source)
+
+
+def test_a_damaged_file_is_refused(tmp_path, cpp_errors):
+    source = makeVolume()
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(b"NRRD0005\nnonsense\n\n")
+    with pytest.raises(ExchangeProblem, match="cannot be read"):
+        exchange.readResult(path, source)
+    cpp_errors.clear()
+    with pytest.raises(ExchangeProblem, match="no image"):
+        exchange.readResult(None, source)
+
+
+def test_what_cannot_be_sent(tmp_path):
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    labels = slicer.util.addVolumeFromArray(np.zeros((2, 2, 2), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode")
+    color = slicer.util.addVolumeFromArray(np.zeros((2, 2, 2, 3), np.uint8), nodeClassName="vtkMRMLVectorVolumeNode")
+    model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode")
+    for node in (None, empty, labels, color, model):
+        with pytest.raises(ExchangeProblem) as caught:
+            exchange.exportVolume(node, tmp_path)
+        assert caught.value.hint
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, cpp_errors):
+    with pytest.raises(ExchangeProblem):
+        exchange.exportVolume(makeVolume(), tmp_path / "absent")
+    cpp_errors.clear()
+
+
+def test_transfer_folder_is_private_and_goes_away():
+    folder = exchange.TransferFolder()
+    (folder.path / "a").write_text("a")
+    assert folder.path.stat().st_mode & 0o077 == 0
+    folder.remove()
+    folder.remove()
+    assert not folder.path.exists()

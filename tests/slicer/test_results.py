@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pytest
+import slicer
+import vtk
+from CounterfactualMRILib import results
+from CounterfactualMRILib.exchange import ExchangeProblem
+from CounterfactualMRILib.schema import LabelClass
+from mrml_fixtures import affineOf, makeVolume, oblique, toMatrix, unscened
+
+EVIDENCE = {
+    "synthetic": True,
+    "model": {"kind": "editor", "sha256": "ab"},
+    "method": "inversion",
+    "seed": 3,
+    "factual": {"echo_time_ms": 2.4},
+    "changes": {"field_strength_t": 1.5, "echo_time_ms": 1.36, "manufacturer": "SIEMENS"},
+    "warnings": ["outside \"training\" & <support>"],
+}
+TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list~SCT^85756007^Tissue~SCT^55603005^Adipose tissue~^^~"
+    "Anatomic codes - DICOM master list~^^~^^"
+)
+
+
+def hierarchy():
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+
+
+def insert(source, evidence=EVIDENCE):
+    result = unscened(np.zeros((12, 30, 20), np.float32), affineOf(source))
+    return results.insertCounterfactual(result, source, evidence, "1.0")
+
+
+def test_counterfactual_is_named_marked_and_shown_like_its_source():
+    source = makeVolume()
+    node = insert(source)
+    assert node.GetName() == "[synthetic] breast (1.5 T, TE 1.36 ms, SIEMENS)"
+    assert results.isSynthetic(node)
+    assert not results.isSynthetic(source)
+    assert results.sourceOf(node) is source
+    assert json.loads(node.GetAttribute("CounterfactualMRI.Changes")) == EVIDENCE["changes"]
+    assert json.loads(node.GetAttribute("CounterfactualMRI.Evidence")) == EVIDENCE
+    assert node.GetAttribute("CounterfactualMRI.Method") == "inversion"
+    assert node.GetAttribute("CounterfactualMRI.Seed") == "3"
+    assert node.GetAttribute("CounterfactualMRI.ServerVersion") == "1.0"
+    display = node.GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (700, 350, 0)
+    assert display.GetColorNodeID() == source.GetDisplayNode().GetColorNodeID()
+
+
+def test_provenance_survives_saving_and_loading(tmp_path):
+    source = makeVolume()
+    insert(source)
+    for index, node in enumerate(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")):
+        node.AddDefaultStorageNode(str(tmp_path / f"{index}.nrrd"))
+        assert node.GetStorageNode().WriteData(node)
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()
+    slicer.startAgain()
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Connect()
+    node = slicer.util.getNode("[[]synthetic[]]*")
+    assert results.isSynthetic(node)
+    assert results.sourceOf(node).GetName() == "breast"
+    assert json.loads(node.GetAttribute("CounterfactualMRI.Evidence")) == EVIDENCE
+
+
+def test_several_counterfactuals_have_names_and_one_folder():
+    source = makeVolume()
+    first, second = insert(source), insert(source)
+    assert first.GetName() != second.GetName()
+    tree = hierarchy()
+    folders = {tree.GetItemParent(tree.GetItemByDataNode(node)) for node in (first, second)}
+    assert len(folders) == 1
+    assert tree.GetItemName(folders.pop()) == "Counterfactual MRI: breast"
+    other = makeVolume(name="other")
+    item = tree.GetItemByDataNode(insert(other))
+    assert tree.GetItemName(tree.GetItemParent(item)) == "Counterfactual MRI: other"
+
+
+def test_parent_transform_is_carried_over():
+    source = makeVolume()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(toMatrix(oblique(origin=(25, 0, 0))))
+    source.SetAndObserveTransformNodeID(transform.GetID())
+    assert insert(source).GetTransformNodeID() == transform.GetID()
+
+
+def test_source_without_display_and_evidence_without_content():
+    source = makeVolume()
+    slicer.mrmlScene.RemoveNode(source.GetDisplayNode())
+    node = insert(source, {})
+    assert node.GetName() == "[synthetic] breast"
+    assert node.GetDisplayNode() is not None
+
+
+def test_segmentation_has_names_colours_and_terminology():
+    source = makeVolume()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(toMatrix(oblique(origin=(25, 0, 0))))
+    source.SetAndObserveTransformNodeID(transform.GetID())
+    array = np.zeros((12, 30, 20), np.uint8)
+    array[2:6, 4:20, 3:10], array[7:9, 4:20, 3:10], array[10, 2, 2] = 1, 2, 9
+    labelmap = unscened(array, affineOf(source), "vtkMRMLLabelMapVolumeNode")
+    labels = [
+        LabelClass(1, "fat", (0.9, 0.8, 0.5), TERMINOLOGY),
+        LabelClass(2, "fibroglandular tissue", (0.4, 0.6, 0.9)),
+    ]
+    node = results.insertSegmentation(labelmap, source, labels, "1.0")
+    segmentation = node.GetSegmentation()
+    segments = {segment.GetName(): segment for segment in map(segmentation.GetNthSegment, range(3))}
+    assert set(segments) == {"fat", "fibroglandular tissue", "label 9"}
+    assert segments["fat"].GetColor() == pytest.approx((0.9, 0.8, 0.5))
+    tag = vtk.reference("")
+    assert segments["fat"].GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
+    assert tag == TERMINOLOGY
+    assert node.GetTransformNodeID() == transform.GetID()
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
+    back = slicer.vtkMRMLLabelMapVolumeNode()
+    slicer.mrmlScene.AddNode(back)
+    slicer.vtkSlicerSegmentationsModuleLogic.ExportAllSegmentsToLabelmapNode(node, back, 0)
+    assert np.count_nonzero(slicer.util.arrayFromVolume(back)) == np.count_nonzero(array)
+
+
+def test_removed_source_is_noticed():
+    source = makeVolume()
+    results.requireInScene(source)
+    slicer.mrmlScene.RemoveNode(source)
+    with pytest.raises(ExchangeProblem):
+        results.requireInScene(source)
+
+
+@pytest.mark.parametrize("nonsense", [None, 5, "fat", {}, {"category": {}}])
+def test_terminology_that_is_none(nonsense):
+    assert results.terminologyEntry(nonsense) == ""
+
+
+def test_terminology_from_codes():
+    entry = results.terminologyEntry(
+        {
+            "category": {"scheme": "SCT", "value": "85756007", "meaning": "Tissue"},
+            "type": {"scheme": "SCT", "value": "55603005", "meaning": "Adipose tissue"},
+        }
+    )
+    assert entry.split("~")[1:3] == ["SCT^85756007^Tissue", "SCT^55603005^Adipose tissue"]
