@@ -1,4 +1,4 @@
-"""A real server process on loopback, started once: simulated studies, tiny untrained models, one slow method of editing."""
+"""A real server process on loopback, started once: simulated studies, untrained models, some edits slow on purpose."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ SECONDS_PER_STEP = 0.1
 
 
 def main() -> int:
-    from cfmri_core.pipeline import counterfactual
     from cfmri_server import launch
+
+    from cfmri_core.pipeline import counterfactual
 
     edit_volume = counterfactual.edit_volume
 

@@ -15,6 +15,7 @@ from fastapi import HTTPException
 from starlette.responses import JSONResponse
 
 from cfmri_core.errors import CfmriError
+from cfmri_server.jobs import typed
 from cfmri_server.problem import ClosedRouteError, FieldError, TooLargeError, body_of, detail_of
 
 Scope = MutableMapping[str, Any]
@@ -70,7 +71,21 @@ class Guard:
         if refusal is not None:
             await JSONResponse(body_of(refusal), refusal.http_status)(scope, receive, send)
             return
-        await self.application(scope, _counted(receive, self.max_body_bytes), send)
+        answered = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self.application(scope, _counted(receive, self.max_body_bytes), noting_send)
+        except HTTPException as error:
+            await JSONResponse({"detail": error.detail}, error.status_code)(scope, receive, send)
+        except Exception as error:  # uvicorn would log its text, which may hold patient data
+            failure = typed(error)
+            if not answered:
+                await JSONResponse(body_of(failure), failure.http_status)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> CfmriError | None:
         headers = dict(scope["headers"])

@@ -157,7 +157,7 @@ def _named_source(given: Input) -> Path | None:
         return None
     if given.session_id:
         sessions = app_instance().sessions()
-        session = sessions.get_session(require_session_id(given.session_id)) if sessions else None
+        session = None if sessions is None else sessions.get_session(require_session_id(given.session_id))
         if session is None:
             raise NotFoundError("There is no such session.", field="session_id", value=given.session_id)
         return Path(session.image)

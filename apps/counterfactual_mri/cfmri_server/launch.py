@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cfmri_core.errors import CfmriError, RequestError
 
@@ -37,47 +37,59 @@ def serve(studies: Path, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> N
         RequestError: The host is not loopback, the port is taken, the studies cannot be served, or
             another server already serves them.
     """
+    _require_loopback(host)
+    _require_folder(studies)
+    studies = studies.resolve()
+    with _listener(host, port) as listener:
+        _serve(studies, listener)
+
+
+def _serve(studies: Path, listener: socket.socket) -> None:
     if str(APP_FOLDER) not in sys.path:
         sys.path.insert(0, str(APP_FOLDER))
-    import uvicorn
     from filelock import FileLock, Timeout
 
     from cfmri_server.quiet import log_configuration
     from cfmri_server.state import StateFolder
-    from cfmri_server.studies import prepare_datastore
 
-    _require_loopback(host)
-    _require_folder(studies)
-    studies = studies.resolve()
     state = StateFolder.of(studies)
     state.log_file.parent.mkdir(parents=True, exist_ok=True)
-    listener = _listen(host, port)
-    port = listener.getsockname()[1]
+    host, port = listener.getsockname()
     try:
         with FileLock(state.root / "server.lock", timeout=0):
             log_config = log_configuration(state.log_file)
             logging.config.dictConfig(log_config)
             _set_environment(studies, state.clear_work(), port)
-            prepare_datastore(studies, _print_progress)
-            config = uvicorn.Config("cfmri_server.asgi:app", log_config=log_config, access_log=False, workers=1)
-            _announcing(config, f"http://{host}:{port}").run(sockets=[listener])
+            _prepare(studies)
+            _announcing_server(log_config, f"http://{host}:{port}").run(sockets=[listener])
     except Timeout:
         raise RequestError("Another server already serves these studies.", "Stop it first.") from None
-    finally:
-        listener.close()
 
 
-def _announcing(config: uvicorn.Config, url: str) -> uvicorn.Server:
-    """Return a server that prints its URL once it answers."""
+def _prepare(studies: Path) -> None:
+    from cfmri_server.studies import prepare_datastore
+
+    prepare_datastore(studies, _print_progress)
+
+
+def _announcing_server(log_config: dict[str, Any], url: str) -> uvicorn.Server:
+    """Return a server that prints its URL once it answers, and takes its training processes with it at the end."""
     import uvicorn
 
     class AnnouncingServer(uvicorn.Server):
-        async def startup(self, sockets: list | None = None) -> None:
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 print(f"Serving on {url}  (stop with Ctrl+C)", flush=True)  # noqa: T201
 
-    return AnnouncingServer(config)
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            from monailabel.utils.async_tasks.utils import background_processes, stop_background_task
+
+            for method in [name for name, running in background_processes.items() if running]:
+                stop_background_task(method)
+            await super().shutdown(sockets)
+
+    return AnnouncingServer(uvicorn.Config("cfmri_server.asgi:app", log_config=log_config, access_log=False, workers=1))
 
 
 def _require_loopback(host: str) -> None:
@@ -96,7 +108,7 @@ def _require_folder(studies: Path) -> None:
         raise RequestError(f"{studies} is not a folder.", "Give the folder that holds the studies.")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -118,7 +130,6 @@ def _set_environment(studies: Path, work: Path, port: int) -> None:
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_TRACKING_ENABLED": "false",
         "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": json.dumps({"Modality": "MR"}),
-        "MONAI_LABEL_CORS_ORIGINS": json.dumps([f"http://127.0.0.1:{port}", f"http://localhost:{port}"]),
         "MONAI_LABEL_SESSION_PATH": str(work / "sessions"),
         "TMPDIR": str(work / "tmp"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(APP_FOLDER), os.environ.get("PYTHONPATH")])),

@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cfmri_core.errors import CfmriError
 from cfmri_core.io.atomic import atomic_folder, write_text
@@ -56,9 +56,9 @@ class ModelStore:
         except CfmriError:
             return False
 
-    def description(self, kind: str) -> dict[str, object]:
+    def description(self, kind: str) -> dict[str, Any]:
         """Return what ``model.json`` says, without reading weights."""
-        content: dict[str, object] = json.loads((self.folder(kind) / DESCRIPTION).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((self.folder(kind) / DESCRIPTION).read_text(encoding="utf-8"))
         return content
 
     def publish(self, kind: str, trained: Path) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
 from cfmri_core.acquisition import PARAMETERS, Parameter
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_server.request_schema import MAX_EPOCHS, MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS, Method
+from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS
+from cfmri_server.request_schema import MAX_COUNTERFACTUALS, MAX_EPOCHS, MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS
 
 API_VERSION = 1
 
@@ -91,16 +92,21 @@ def _target(
     )
 
 
+def _own_values(attribute: str) -> str:
+    return ", ".join(f"{getattr(method, attribute):g} for {name}" for name, method in METHODS.items())
+
+
 _SEED = PublishedParameter(name="seed", label="Seed", type="integer", minimum=0, maximum=MAX_SEED, default=0,
                            help="Same seed, same result")  # fmt: skip
 
 EDIT_OPTIONS: tuple[PublishedParameter, ...] = (
-    PublishedParameter(name="method", label="Method", type="choice", choices=get_args(Method), default="inversion",
+    PublishedParameter(name="method", label="Method", type="choice", choices=tuple(METHODS), default=DEFAULT_METHOD,
                        help="inversion keeps the anatomy best; paper is the published loop"),
     PublishedParameter(name="guidance_scale", label="Guidance scale", type="number", minimum=0.0,
-                       maximum=MAX_GUIDANCE_SCALE, help="Strength of the change; empty uses the method's own"),
+                       maximum=MAX_GUIDANCE_SCALE,
+                       help=f"Strength of the change; empty uses {_own_values('guidance_scale')}"),
     PublishedParameter(name="steps", label="Steps", type="integer", minimum=1, maximum=MAX_STEPS,
-                       help="Denoising steps; empty uses the method's own"),
+                       help=f"Denoising steps; empty uses {_own_values('steps')}"),
     _SEED,
     PublishedParameter(name="slices", label="Slices", type="text", default="",
                        help="K or A:B along the last axis for a preview; empty is the whole volume"),
@@ -108,7 +114,7 @@ EDIT_OPTIONS: tuple[PublishedParameter, ...] = (
 
 TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
     PublishedParameter(name="epochs", label="Epochs", type="integer", minimum=1, maximum=MAX_EPOCHS,
-                       help="Passes over the training data; empty uses the default"),
+                       help="Length, in epochs of 20 optimiser steps; empty uses the default"),
     _SEED,
     PublishedParameter(name="start", label="Start from", type="choice", choices=("current", "new"), default="current",
                        help="current goes on from the model in use"),
@@ -119,5 +125,7 @@ TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
 SEGMENTER_TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
     PublishedParameter(name="augmentation", label="Augmentation", type="choice", choices=("counterfactual", "none"),
                        default="counterfactual", help="counterfactual adds each image as other scanners would show it"),
+    PublishedParameter(name="counterfactuals_per_volume", label="Counterfactuals per volume", type="integer", minimum=1,
+                       maximum=MAX_COUNTERFACTUALS, default=2, help="How many other scanners show each image"),
     *TRAIN_OPTIONS,
 )  # fmt: skip

@@ -12,7 +12,8 @@ from typing import Any
 
 #: Loggers that write requests, paths or ids below this level.
 _LEVELS = {"monailabel": logging.ERROR, "uvicorn.access": logging.CRITICAL, "filelock": logging.ERROR,
-           "watchdog": logging.ERROR, "multipart": logging.ERROR, "nibabel.global": logging.ERROR}  # fmt: skip
+           "watchdog": logging.ERROR, "task_train": logging.WARNING, "task_batch_infer": logging.WARNING,
+           "multipart": logging.ERROR, "nibabel.global": logging.ERROR}  # fmt: skip
 
 
 def quiet_libraries() -> None:
@@ -25,7 +26,7 @@ def quiet_libraries() -> None:
 def log_configuration(log_file: Path) -> dict[str, Any]:
     """Return a `logging.config.dictConfig` for the server: console and one rotating file."""
     loggers: dict[str, Any] = {name: {"level": logging.getLevelName(level)} for name, level in _LEVELS.items()}
-    loggers |= {"cfmri": {"level": "INFO"}, "task_train": {"level": "INFO"}, "uvicorn": {"level": "WARNING"}}
+    loggers |= {"cfmri": {"level": "INFO"}, "uvicorn": {"level": "WARNING"}}
     file_handler = {
         "class": "logging.handlers.RotatingFileHandler",
         "formatter": "line",

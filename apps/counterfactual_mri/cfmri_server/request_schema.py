@@ -10,24 +10,24 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
+from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS
 from cfmri_server.problem import FieldError
 
-#: Methods of `cfmri_core.pipeline.counterfactual.METHODS`, repeated here because pydantic wants literals.
-Method = Literal["inversion", "paper"]
 TARGET_NAMES = tuple(parameter.name for parameter in PARAMETERS)
 
 #: What stock clients send along with every request: the config of /info/ itself, and who they are.
 STOCK_KEYS = frozenset({"api_version", "client_id", "labels", "label_info", "model", "parameters", "result_dtype",
                         "result_write_to_file", "logging", "multi_gpu", "gpus", "max_workers", "name"})  # fmt: skip
 
-MAX_GUIDANCE_SCALE = 20.0
-MAX_STEPS = 1000
+MAX_GUIDANCE_SCALE = 10.0
+MAX_STEPS = max(method.depth for method in METHODS.values())
 MAX_SEED = 2**31 - 1
 MAX_EPOCHS = 1000
+MAX_COUNTERFACTUALS = 16
 
 Schema = TypeVar("Schema", bound="RequestParams")
 
@@ -77,7 +77,7 @@ class CounterfactualParams(InferParams):
     echo_time_ms: float | None = None
     repetition_time_ms: float | None = None
     factual: dict[str, Any] | None = None
-    method: Method = "inversion"
+    method: str = DEFAULT_METHOD
     guidance_scale: float | None = Field(default=None, ge=0.0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
@@ -92,6 +92,23 @@ class CounterfactualParams(InferParams):
     @classmethod
     def _factual_parameters(cls, value: object) -> object:
         return AcquisitionParameters().replaced(value).known() if isinstance(value, Mapping) else value
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        if value not in METHODS:
+            accepted = ", ".join(METHODS)
+            raise FieldError("There is no such method.", f"Use one of: {accepted}.", field="method", value=value,
+                             accepted=accepted)  # fmt: skip
+        return value
+
+    @model_validator(mode="after")
+    def _steps_of_method(self) -> CounterfactualParams:
+        most = METHODS[self.method].depth
+        if self.steps is not None and self.steps > most:
+            raise FieldError(f"{self.method} has at most {most} steps.", f"Give 1 to {most}.", field="steps",
+                             value=self.steps, accepted=f"1 to {most}")  # fmt: skip
+        return self
 
     def changes(self) -> dict[str, str | float]:
         """Return the target parameters that are asked for."""
@@ -117,7 +134,7 @@ class TrainParams(RequestParams):
     """What every training accepts.
 
     Attributes:
-        epochs: Passes over the training data; ``None`` is the model's own default.
+        epochs: Length of the training, in epochs of 20 optimiser steps; ``None`` is the model's own default.
         seed: Seed of initial weights and order.
         preset: Size of a new network.
         start: ``current`` goes on from the model in use, ``new`` from random weights.
@@ -134,9 +151,11 @@ class SegmenterTrainParams(TrainParams):
 
     Attributes:
         augmentation: ``counterfactual`` adds each image as other scanners would have shown it.
+        counterfactuals_per_volume: How many other scanners.
     """
 
     augmentation: Literal["none", "counterfactual"] = "counterfactual"
+    counterfactuals_per_volume: int = Field(default=2, ge=1, le=MAX_COUNTERFACTUALS)
 
 
 def parse_params(schema: type[Schema], params: str | Mapping[str, Any], model: str) -> Schema:

@@ -12,7 +12,7 @@ from cfmri_server.served_models import ServedModels
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.errors import AcquisitionError
+from cfmri_core.errors import AcquisitionError, CfmriError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.pipeline import counterfactual, prediction
 from cfmri_core.progress import Progress
@@ -32,7 +32,7 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
 
     def config(self) -> dict[str, Any]:
         """Return what clients need to know of the parameters."""
-        spec = self._spec() if self.is_valid() else None
+        spec = self._spec()
         manufacturers = sorted({cell.manufacturer for cell in CELLS})
         return published([*target_parameters(spec, manufacturers), *EDIT_OPTIONS])
 
@@ -41,14 +41,14 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
         editor = loaded(self.models.editor, device, progress)
         factual, sources = self._factual(image, params, device, progress)
         request = counterfactual.EditRequest(
-            params.changes(),
+            changes=params.changes(),
             method=params.method,
             guidance_scale=params.guidance_scale,
             steps=params.steps,
             seed=params.seed,
             slices=params.slice_range(),
         )
-        edited = counterfactual.edit_volume(image.volume, factual, request, editor, progress=progress, device=device)
+        edited = counterfactual.edit_volume(image.volume, factual, request, editor, progress=progress)
         return Inference(edited.volume, {**edited.evidence, "factual_sources": sources})
 
     def _factual(
@@ -70,9 +70,12 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
                 known[name], sources[name] = value, "predicted"
         return AcquisitionParameters().replaced(known), sources
 
-    def _spec(self) -> ConditionSpec:
-        config = self.models.store.description(self.kind)["config"]
-        return ConditionSpec.from_json(config["condition"])  # type: ignore[index]
+    def _spec(self) -> ConditionSpec | None:
+        """Return what the editor in use was trained on, read without its weights; ``None`` if there is none."""
+        try:
+            return ConditionSpec.from_json(self.models.store.description(self.kind)["config"]["spec"])
+        except (CfmriError, OSError, KeyError, TypeError, ValueError):
+            return None
 
 
 def _acceptable(predicted: Mapping[str, Mapping[str, Any]], wanted: set[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class CounterfactualTrainer(ModelTrainer[TrainParams]):
     model = "counterfactual"
     kind = "editor"
     summary = "Fine-tune the counterfactual editor on the images of the datastore"
-    default_epochs = 40
+    default_epochs = 100
 
     def train(
         self, data: Path, output: Path, iterations: int, params: TrainParams, device: str, progress: Progress

@@ -18,7 +18,7 @@ class IapPredictorTrainer(ModelTrainer[TrainParams]):
     model = "iap_predictor"
     kind = "iap_predictor"
     summary = "Train the predictor of acquisition parameters on the images of the datastore"
-    default_epochs = 12
+    default_epochs = 50
 
     def train(
         self, data: Path, output: Path, iterations: int, params: TrainParams, device: str, progress: Progress

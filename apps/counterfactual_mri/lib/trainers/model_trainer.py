@@ -91,7 +91,7 @@ class ModelTrainer(TrainTask, Generic[Params]):
             trained = self.train(data, output, epochs * STEPS_PER_EPOCH, params, resolved_device(params.device), report)
             self.models.store.publish(self.kind, trained)
         except CfmriError as error:
-            report.end("failed", type(error).__name__)
+            report.end("failed", str(error))
             logger.error("Training failed: %s", type(error).__name__)
             raise
         except Exception as error:

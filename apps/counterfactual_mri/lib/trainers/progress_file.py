@@ -15,7 +15,7 @@ from cfmri_core.io.atomic import write_text
 logger = logging.getLogger("cfmri.training")
 
 #: Optimiser steps that count as one epoch; batches are drawn at random, so an epoch is only a unit of length.
-STEPS_PER_EPOCH = 50
+STEPS_PER_EPOCH = 20
 
 #: Shortest time between two writes, in seconds.
 _WRITE_EVERY_S = 0.5

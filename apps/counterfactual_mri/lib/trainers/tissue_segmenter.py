@@ -20,7 +20,7 @@ class TissueSegmenterTrainer(ModelTrainer[SegmenterTrainParams]):
     kind = "segmenter"
     summary = "Train the tissue segmenter on the labelled images of the datastore, with counterfactual augmentation"
     options = SEGMENTER_TRAIN_OPTIONS
-    default_epochs = 12
+    default_epochs = 30
 
     def train(
         self, data: Path, output: Path, iterations: int, params: SegmenterTrainParams, device: str, progress: Progress
@@ -29,6 +29,6 @@ class TissueSegmenterTrainer(ModelTrainer[SegmenterTrainParams]):
         editor = self.models.editor.get(device) if params.augmentation == "counterfactual" else None
         return train_segmenter(
             data, output, preset=params.preset, iterations=iterations, seed=params.seed,
-            augmentation=params.augmentation, editor=editor, start_from=self.start_from(params), device=device,
+            augmentation=params.augmentation, counterfactuals_per_volume=params.counterfactuals_per_volume, editor=editor, start_from=self.start_from(params), device=device,
             progress=progress,
         )  # fmt: skip

@@ -1,0 +1,125 @@
+"""The datastore stays inside its folder and keeps MONAI Label's routes working."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from cfmri_server.datastore import ContainedDatastore
+from cfmri_server.problem import FieldError, NotFoundError
+
+from app.answers import refusal
+from cfmri_core.errors import RequestError
+
+
+def write_nifti(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    write_nifti(tmp_path / "studies" / "scan-1.nii.gz")
+    return tmp_path / "studies"
+
+
+@pytest.fixture
+def datastore(folder) -> ContainedDatastore:
+    return ContainedDatastore(folder, auto_reload=False, read_only=False)
+
+
+def everything(root: Path) -> set[Path]:
+    return set(root.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["../outside", "..", "/tmp/outside", "a/b", "x" * 129, "a\0b", ""])
+def test_images_are_stored_inside_only(datastore, folder, tmp_path, name):
+    upload = write_nifti(tmp_path / "upload" / "u.nii.gz")
+    before = everything(tmp_path)
+    with pytest.raises(FieldError):
+        datastore.add_image(name, str(upload), {})
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("tag", ["../../x", "..", "a/b", ""])
+def test_labels_are_stored_inside_only(datastore, tmp_path, tag):
+    upload = write_nifti(tmp_path / "upload" / "u.nii.gz")
+    before = everything(tmp_path)
+    with pytest.raises(FieldError):
+        datastore.save_label("scan-1", str(upload), tag, {})
+    with pytest.raises(NotFoundError):
+        datastore.save_label("scan-2", str(upload), "final", {})
+    assert everything(tmp_path) == before
+
+
+def test_only_images_are_stored(datastore, tmp_path):
+    upload = tmp_path / "u.py"
+    upload.write_text("print()")
+    with pytest.raises(FieldError):
+        datastore.add_image("scan-2", str(upload), {})
+
+
+def test_files_with_other_names_are_not_listed(folder):
+    write_nifti(folder / "Doe John.nii.gz")
+    datastore = ContainedDatastore(folder, auto_reload=False, read_only=False)
+    assert datastore.list_images() == ["scan-1"]
+
+
+def test_a_stored_image_is_listed_and_survives_a_restart(datastore, folder, tmp_path):
+    datastore.add_image("scan-2", str(write_nifti(tmp_path / "u" / "u.nii.gz")), {})
+    datastore.save_label("scan-2", str(write_nifti(tmp_path / "u" / "l.nii.gz")), "final", {"by": "me"})
+    again = ContainedDatastore(folder, auto_reload=False, read_only=False)
+    assert sorted(again.list_images()) == ["scan-1", "scan-2"]
+    assert again.get_label_info("scan-2", "final")["by"] == "me"
+    json.loads((folder / "datastore_v2.json").read_text())
+    again.remove_image("scan-2")
+    assert again.list_images() == ["scan-1"]
+
+
+def test_an_archive_needs_labels(datastore):
+    with pytest.raises(RequestError):
+        datastore.get_dataset_archive(None)
+
+
+def test_labels_go_through_monailabels_routes(server, tmp_path):
+    label = tmp_path / "label.nii.gz"
+    with (server.studies / ".monailabel/datastore/sub-0001.nii.gz").open("rb") as stream:
+        content = stream.read()
+    url = "/datastore/label?image=sub-0001&tag=draft"
+    answer = server.http.put(url, files={"label": ("label.nii.gz", content)}, data={"params": "{}"})
+    assert answer.json() == {"image": "sub-0001", "label": "sub-0001"}
+    assert server.http.get("/datastore/label?label=sub-0001&tag=draft").content == content
+    assert not label.exists()
+    assert server.http.delete("/datastore/label?id=sub-0001&tag=draft").is_success
+
+
+def test_images_go_through_monailabels_routes(server):
+    content = (server.studies / ".monailabel/datastore/sub-0001.nii.gz").read_bytes()
+    answer = server.http.put("/datastore/?image=uploaded", files={"file": ("u.nii.gz", content)})
+    assert answer.json() == {"image": "uploaded"}
+    assert server.http.get("/datastore/image?image=uploaded").content == content
+    assert server.http.delete("/datastore/image?id=uploaded").is_success
+    refusal(server.http.post("/infer/iap_predictor?image=uploaded"), 404)
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/datastore/image?image=..%2F..%2Foutside", "file"),
+        ("/datastore/label?image=sub-0001&tag=..%2F..%2Foutside", "label"),
+    ],
+)
+def test_uploads_cannot_leave_the_folder(server, path, field):
+    before = everything(server.studies.parent)
+    refusal(server.http.put(path, files={field: ("x.nii.gz", b"x")}), 422)
+    leftovers = {path for path in everything(server.studies.parent) - before if "work" not in path.parts}
+    assert not leftovers
+
+
+def test_active_learning_offers_an_unlabelled_image_or_nothing(server):
+    assert server.http.post("/activelearning/random", json={}).json() == {}
+    refusal(server.http.post("/activelearning/unknown", json={}), 400)

@@ -1,0 +1,221 @@
+"""Jobs: over HTTP with an edit that is slow on purpose, and the queue by itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+import pytest
+from cfmri_server.jobs import JobQueue, Outcome
+from cfmri_server.problem import BusyError, NotFoundError
+
+from app.answers import form, parts, refusal, wait_for_job
+from app.serve_with_slow_edits import SLOW_SEED, SLOW_STEPS
+from cfmri_core.errors import Cancelled, GeometryError, ResourceError
+
+SLOW = form(seed=SLOW_SEED, slices="1", steps=2, echo_time_ms=1.4)
+
+
+@pytest.fixture
+def slow_job(server):
+    job_id = server.http.post("/jobs/counterfactual?image=sub-0001", data=SLOW).json()["id"]
+    wait_for_job(server.http, job_id, "running")
+    yield job_id
+    server.http.delete(f"/jobs/{job_id}")
+
+
+def test_a_job_runs_to_its_result(server):
+    response = server.http.post("/jobs/tissue_segmenter?image=sub-0002")
+    assert response.status_code == 202
+    job_id = response.json()["id"]
+    status = wait_for_job(server.http, job_id, "done")
+    assert status["model"] == "tissue_segmenter"
+    assert status["step"] == status["steps"]
+    assert status["error"] is None
+    result = server.http.get(f"/jobs/{job_id}/result")
+    report, image = parts(result)
+    waited, same = parts(server.http.post("/infer/tissue_segmenter?image=sub-0002"))
+    assert report == waited
+    assert len(image) == len(same)
+    assert server.http.delete(f"/jobs/{job_id}").is_success
+    refusal(server.http.get(f"/jobs/{job_id}"), 404)
+
+
+def test_a_job_without_image_gives_json(server):
+    job_id = server.http.post("/jobs/iap_predictor?image=sub-0001").json()["id"]
+    wait_for_job(server.http, job_id, "done")
+    assert server.http.get(f"/jobs/{job_id}/result").json()["predicted"]
+
+
+def test_a_running_job_tells_its_step_and_stops_when_cancelled(server, slow_job):
+    time.sleep(0.5)
+    status = server.http.get(f"/jobs/{slow_job}").json()
+    assert 0 < status["step"] < status["steps"] == SLOW_STEPS
+    assert status["message"] == "Slow on purpose"
+    refusal(server.http.get(f"/jobs/{slow_job}/result"), 409)
+    server.http.delete(f"/jobs/{slow_job}")
+    assert wait_for_job(server.http, slow_job, "cancelled", timeout_s=1)["elapsed_s"] < 3
+    refusal(server.http.get(f"/jobs/{slow_job}/result"), 409)
+
+
+def test_a_waiting_job_is_cancelled_at_once(server, slow_job):
+    waiting = server.http.post("/jobs/counterfactual?image=sub-0001", data=SLOW).json()["id"]
+    assert server.http.get(f"/jobs/{waiting}").json()["state"] == "queued"
+    assert server.http.delete(f"/jobs/{waiting}").json()["state"] == "cancelled"
+
+
+def test_an_inference_blocks_nobody_else(server, slow_job):
+    """`/info/` and `/healthz` answer within 300 ms and another model runs while an edit runs."""
+    slowest_s = 0.0
+    for path in ("/healthz", "/info/") * 5:
+        started = time.monotonic()
+        assert server.http.get(path).is_success
+        slowest_s = max(slowest_s, time.monotonic() - started)
+    assert slowest_s < 0.3
+    assert server.http.post("/infer/iap_predictor?image=sub-0001").is_success
+    assert server.http.get(f"/jobs/{slow_job}").json()["state"] == "running"
+
+
+def test_waiting_for_an_inference_blocks_nobody_and_going_away_cancels_it(server):
+    with pytest.raises(httpx.ReadTimeout):
+        server.http.post("/infer/counterfactual?image=sub-0001", data=SLOW, timeout=0.5)
+    started = time.monotonic()
+    params = form(slices="1", steps=1, echo_time_ms=1.4)
+    assert server.http.post("/infer/counterfactual?image=sub-0001", data=params).is_success
+    assert time.monotonic() - started < 3
+
+
+def test_a_failed_job_says_why(server):
+    params = form(slices="300:301", echo_time_ms=1.4)
+    job_id = server.http.post("/jobs/counterfactual?image=sub-0001", data=params).json()["id"]
+    status = wait_for_job(server.http, job_id, "failed")
+    assert "300" in status["error"]["message"]
+    refusal(server.http.get(f"/jobs/{job_id}/result"), 422)
+
+
+def test_jobs_are_checked_before_they_are_queued(server):
+    refusal(server.http.post("/jobs/counterfactual?image=sub-0001", data=form(echo_time_ms=-1)), 422)
+    refusal(server.http.post("/jobs/counterfactual?image=sub-9999"), 404)
+    refusal(server.http.post("/jobs/nothing?image=sub-0001"), 404)
+    for method in ("GET", "DELETE"):
+        refusal(server.http.request(method, "/jobs/unknown"), 404)
+
+
+def run(queue: JobQueue, work, model="m"):
+    job = queue.open(model)
+    queue.start(job, work)
+    return job
+
+
+def nothing(folder, progress):
+    return Outcome(None, {})
+
+
+def test_the_queue_is_bounded(tmp_path):
+    queue = JobQueue(tmp_path, limit=2)
+    gate = threading.Event()
+    jobs = [run(queue, lambda folder, progress: gate.wait(10) and nothing(folder, progress)) for _ in range(2)]
+    with pytest.raises(BusyError) as busy:
+        queue.open("m")
+    assert busy.value.http_status == 503
+    assert busy.value.retry_after_s > 0
+    gate.set()
+    for job in jobs:
+        job.finished.result(10)
+    queue.open("m")
+
+
+def test_one_model_runs_one_job_at_a_time_and_models_run_side_by_side(tmp_path):
+    queue = JobQueue(tmp_path)
+    running, most = [], {"a": 0, "b": 0}
+    both = threading.Barrier(2, timeout=10)
+
+    def work(folder, progress, model):
+        running.append(model)
+        most[model] = max(most[model], running.count(model))
+        both.wait()
+        running.remove(model)
+        return Outcome(None, {})
+
+    jobs = [run(queue, lambda f, p, m=model: work(f, p, m), model) for model in "aabb"]
+    for job in jobs:
+        job.finished.result(10)
+    assert [job.state for job in jobs] == ["done"] * 4
+    assert most == {"a": 1, "b": 1}
+
+
+def test_old_results_are_dropped(tmp_path):
+    queue = JobQueue(tmp_path, keep=2)
+    jobs = []
+    for _ in range(4):
+        jobs.append(run(queue, nothing))
+        jobs[-1].finished.result(10)
+    queue.open("m")
+    with pytest.raises(NotFoundError):
+        queue.get(jobs[0].id)
+    assert not jobs[0].folder.exists()
+    assert queue.get(jobs[3].id).state == "done"
+
+
+def test_large_results_are_dropped_sooner(tmp_path):
+    queue = JobQueue(tmp_path, keep_bytes=1500)
+
+    def work(folder, progress):
+        (folder / "image.nii").write_bytes(b"0" * 1000)
+        return Outcome(folder / "image.nii", {})
+
+    first, second = (run(queue, work) for _ in range(2))
+    for job in (first, second):
+        job.finished.result(10)
+    queue.open("m")
+    assert queue.get(second.id)
+    with pytest.raises(NotFoundError):
+        queue.get(first.id)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "status"),
+    [
+        (GeometryError("odd"), GeometryError, 422),
+        (MemoryError(), ResourceError, 507),
+        (ValueError("Doe^John"), None, 500),
+    ],
+)
+def test_what_goes_wrong_is_typed_and_the_worker_lives_on(tmp_path, caplog, raised, kind, status):
+    queue = JobQueue(tmp_path)
+
+    def work(folder, progress):
+        raise raised
+
+    job = run(queue, work)
+    job.finished.result(10)
+    assert job.state == "failed"
+    assert job.error.http_status == status
+    assert kind is None or isinstance(job.error, kind)
+    assert "Doe^John" not in caplog.text + str(job.status())
+    after = run(queue, nothing)
+    after.finished.result(10)
+    assert after.state == "done"
+
+
+def test_cancelling_reaches_the_work_through_its_progress(tmp_path):
+    queue = JobQueue(tmp_path)
+    started, seen = threading.Event(), []
+
+    def work(folder, progress):
+        started.set()
+        try:
+            while True:
+                progress(1, 2, "on")
+                time.sleep(0.01)
+        except Cancelled as error:
+            seen.append(error)
+            raise
+
+    job = run(queue, work)
+    started.wait(10)
+    queue.cancel(job)
+    job.finished.result(10)
+    assert job.state == "cancelled"
+    assert seen

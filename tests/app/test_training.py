@@ -1,0 +1,84 @@
+"""Training over HTTP: one short run with counterfactual augmentation, from request to published model."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from app.answers import refusal
+
+
+def checksum(server) -> str:
+    return server.http.get("/model/info/tissue_segmenter").json()["checksum"]
+
+
+def wait_for_training(server, *states, timeout_s=280):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        progress = server.http.get("/train/progress/tissue_segmenter").json()
+        if progress["state"] in states:
+            return progress
+        time.sleep(0.2)
+    raise AssertionError(f"Training did not become {states}: {progress}")
+
+
+def wait_until_idle(server):
+    while server.http.get("/train/?check_if_running=true").is_success:
+        time.sleep(0.1)
+
+
+def test_nothing_is_told_before_the_first_training(server):
+    progress = server.http.get("/train/progress/counterfactual").json()
+    assert progress["state"] == "none"
+    assert set(progress) >= {"epoch", "epochs", "loss", "metric", "eta_s"}
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 10**9}, "epochs"),
+        ({"augmentation": "magic"}, "augmentation"),
+        ({"output": "/etc"}, "output"),
+        ({"model": "counterfactual"}, "model"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(server, params, field):
+    assert refusal(server.http.post("/train/tissue_segmenter", json=params), 422)["field"] == field
+
+
+def test_only_known_models_train_and_never_inside_the_server(server):
+    refusal(server.http.post("/train/nothing", json={}), 404)
+    refusal(server.http.get("/train/progress/nothing"), 404)
+    refusal(server.http.post("/train/tissue_segmenter?run_sync=true", json={}), 422)
+    refusal(server.http.post("/train/", json={}), 403)
+
+
+def test_training_reports_publishes_and_is_served(server):
+    before = checksum(server)
+    body = {"epochs": 1, "augmentation": "counterfactual", "counterfactuals_per_volume": 1, "seed": 3}
+    task = server.http.post("/train/tissue_segmenter", json=body).json()
+    assert task["request"]["augmentation"] == "counterfactual"
+    assert wait_for_training(server, "preparing", "running")["epochs"] == 1
+    assert server.http.post("/train/counterfactual", json={}).status_code == 429
+    assert server.http.post("/infer/iap_predictor?image=sub-0001").is_success
+    done = wait_for_training(server, "done", "failed", "stopped")
+    assert done["state"] == "done", done
+    assert done["epoch"] == 1
+    assert done["loss"] > 0
+    assert 0 <= done["metric"] <= 1
+    after = checksum(server)
+    assert after != before
+    assert server.http.post("/infer/tissue_segmenter?image=sub-0001&output=json").is_success
+    assert server.http.get("/info/").json()["train_stats"]["tissue_segmenter"]["state"] == "done"
+
+
+def test_a_training_can_be_stopped_and_publishes_nothing(server):
+    wait_until_idle(server)
+    before = checksum(server)
+    server.http.post("/train/tissue_segmenter", json={"epochs": 500, "augmentation": "none"})
+    wait_for_training(server, "preparing", "running")
+    assert server.http.delete("/train/").json()["status"] == "STOPPED"
+    assert wait_for_training(server, "stopped", "failed")["state"] == "stopped"
+    assert checksum(server) == before
