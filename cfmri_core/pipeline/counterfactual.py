@@ -143,6 +143,7 @@ def edit_volume(
         guidance_scale=request.guidance_scale,
         steps=request.steps,
         seed=request.seed,
+        first_slice=first,
         progress=progress,
     )
     change = stack.at_native_size(edited - images)[:, 0]
@@ -177,9 +178,10 @@ def edit_images(
     guidance_scale: float | None = None,
     steps: int | None = None,
     seed: int = 0,
+    first_slice: int = 0,
     progress: Progress = silent,
 ) -> Tensor:
-    """Edit network images of one volume; all slices share the noise, so they change alike.
+    """Edit network images of one volume; with `inversion` all slices share the noise, so they change alike.
 
     Args:
         images: Normalised slices (10th percentile 0, 99th 1), shape ``(slices, 1, size, size)``.
@@ -190,6 +192,7 @@ def edit_images(
         guidance_scale: See `EditRequest`.
         steps: See `EditRequest`.
         seed: Seed of the noise.
+        first_slice: Number of the first slice in its volume; a slab then gets the noise it has in the whole.
         progress: Called per step.
 
     Returns:
@@ -213,7 +216,8 @@ def edit_images(
 
         x0 = editor.normalisation.to_network(batch).to(editor.device)
         with torch.inference_mode():
-            result = run.edit(x0, source, target, range(number * BATCH, number * BATCH + len(batch)), report)
+            start = first_slice + number * BATCH
+            result = run.edit(x0, source, target, range(start, start + len(batch)), report)
         edited.append(editor.normalisation.from_network(result).cpu())
     return torch.cat(edited)
 

@@ -1,0 +1,111 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cfmri_core.errors import AcquisitionError, Cancelled, RequestError
+from cfmri_core.models.conditioning import ConditionSpec
+from cfmri_core.models.editor import PRESETS as EDITORS
+from cfmri_core.models.editor import ConditionalUNet, Editor
+from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, edit_volume
+from cfmri_core.simulation.protocols import PRESETS
+from cfmri_core.volume import Volume
+
+GE, SIEMENS = PRESETS["ge-hdx-3t"], PRESETS["siemens-avanto-1.5t"]
+
+
+@pytest.fixture(scope="module")
+def editor():
+    """A small untrained editor whose output depends on its condition."""
+    torch.manual_seed(0)
+    spec = ConditionSpec.from_parameters(list(PRESETS.values()))
+    config = dataclasses.replace(EDITORS["tiny"], image_size=32, channels=(32, 32, 32))
+    editor = Editor(ConditionalUNet(config, spec.width), spec, config)
+    for parameter in editor.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    editor.network.eval().requires_grad_(False)
+    return editor
+
+
+@pytest.fixture(scope="module")
+def volume():
+    rng = np.random.default_rng(0)
+    voxels = rng.gamma(2.0, 200.0, (40, 36, 5)).astype(np.float32)
+    return Volume(voxels, np.array([[-1.5, 0, 0, 30], [0, -1.5, 0, 20], [0, 0, 3, -7], [0, 0, 0, 1.0]]))
+
+
+def request(**changes):
+    return EditRequest(**{"changes": SIEMENS.known(), "steps": 3, **changes})
+
+
+def test_the_result_lies_on_the_same_grid_in_the_same_units(editor, volume):
+    result = edit_volume(volume, GE, request(), editor)
+    assert result.volume.has_same_grid(volume)
+    assert result.requested == SIEMENS
+    assert not np.array_equal(result.volume.voxels, volume.voxels)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_an_edit_to_the_same_parameters_returns_the_source(editor, volume, guidance_scale):
+    result = edit_volume(volume, GE, request(changes=GE.known(), guidance_scale=guidance_scale), editor)
+    assert np.abs(result.volume.voxels - volume.voxels).max() <= 1e-3 * np.ptp(volume.voxels)
+
+
+def test_the_same_seed_gives_the_same_volume_and_another_seed_another(editor, volume):
+    one, again, other = (edit_volume(volume, GE, request(seed=s), editor).volume.voxels for s in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_slab_is_the_same_as_in_the_whole_volume(editor, volume, method):
+    """A preview of one slice shows what the whole volume will show."""
+    whole = edit_volume(volume, GE, request(method=method), editor).volume
+    part = edit_volume(volume, GE, request(method=method, slices=(2, 4)), editor).volume
+    assert part.affine[:3, 3] == pytest.approx(volume.affine[:3, 3] + 2 * volume.affine[:3, 2])
+    assert np.abs(part.voxels - whole.voxels[:, :, 2:4]).max() < 2e-2 * np.ptp(volume.voxels)
+
+
+def test_evidence_tells_how_it_came_about(editor, volume):
+    evidence = edit_volume(volume, GE, request(), editor).evidence
+    assert evidence["synthetic"] is True
+    assert evidence["changes"]["echo_time_ms"] == [GE.echo_time_ms, SIEMENS.echo_time_ms]
+    assert evidence["network_evaluations_per_slice"] == 6
+    assert evidence["warnings"] == []
+
+
+def test_paper_method_moves_the_image(editor, volume):
+    result = edit_volume(volume, GE, request(method="paper", steps=2), editor)
+    assert np.isfinite(result.volume.voxels).all()
+
+
+def test_progress_runs_to_the_end_and_cancels(editor, volume):
+    seen = []
+    edit_volume(volume, GE, request(), editor, progress=lambda *state: seen.append(state[:2]))
+    assert seen[-1] == (3, 3)
+
+    def cancel(step, total, message):
+        raise Cancelled("The user cancelled.")
+
+    with pytest.raises(Cancelled):
+        edit_volume(volume, GE, request(), editor, progress=cancel)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"method": "magic"}, "magic"), ({"steps": 0}, "steps"), ({"steps": 5000}, "steps"), ({"guidance_scale": 99}, "99")],
+)
+def test_bad_settings_are_refused(changes, named):
+    with pytest.raises(RequestError, match=named):
+        request(**changes)
+
+
+def test_a_parameter_out_of_range_is_refused(editor, volume):
+    with pytest.raises(AcquisitionError, match="echo_time_ms"):
+        edit_volume(volume, GE, request(changes={"echo_time_ms": -3.0}), editor)
+
+
+def test_slices_that_do_not_exist_are_refused(editor, volume):
+    with pytest.raises(RequestError, match="0:5"):
+        edit_volume(volume, GE, request(slices=(4, 9)), editor)
