@@ -29,13 +29,19 @@ lint: .venv/.test
 	$(BIN)/mypy
 	PYTHONPATH=apps/counterfactual_mri:slicer_extension/CounterfactualMRI $(BIN)/lint-imports
 
-# The training of the shipped models, from nothing: hours on a CPU, minutes on a GPU.
+# The shipped models, from nothing but this repository: hours on two cores. A run that was stopped goes on.
 demo-weights: .venv/.runtime
-	$(BIN)/python -m cfmri_core.training.demo_weights
+	$(BIN)/cfmri simulate training/unlabelled --subjects 220 --seed 10000
+	$(BIN)/cfmri simulate training/labelled --subjects 24 --seed 20000 --set "manufacturer=GE MEDICAL SYSTEMS"
+	$(BIN)/cfmri train editor training/unlabelled --output training/editor --iterations 3000 --resume
+	$(BIN)/cfmri train iap-predictor training/unlabelled --output training/iap_predictor --iterations 2000 --resume
+	$(BIN)/cfmri train segmenter training/labelled --output training/segmenter --iterations 600 --resume
+	for kind in editor iap_predictor segmenter; do \
+		mkdir -p cfmri_core/weights/$$kind && cp training/$$kind/model/* cfmri_core/weights/$$kind/; done
 
 # The figures in results/: simulated patients that no shipped model was trained on; about an hour on two cores.
 evaluate: .venv/.runtime
-	$(BIN)/cfmri simulate studies/evaluation --subjects 20 --seed 70000 --paired evaluation-targets.json
+	$(BIN)/cfmri simulate studies/evaluation --subjects 24 --seed 70000 --slab-mm 30 --paired evaluation-targets.json
 	$(BIN)/cfmri evaluate studies/evaluation --suite edit --json results/edit.json --report results/edit.html
 
 .venv/bin/python:

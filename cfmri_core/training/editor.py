@@ -27,9 +27,9 @@ def train_editor(
     output: Path,
     *,
     preset: str = "tiny",
-    iterations: int = 12_000,
+    iterations: int = 3_000,
     batch_size: int = 16,
-    learning_rate: float = 4e-4,
+    learning_rate: float = 6e-4,
     validation_share: float = 0.1,
     seed: int = 0,
     start_from: Path | None = None,
@@ -43,7 +43,7 @@ def train_editor(
 
     Args:
         data: Folder of studies (see `list_studies`).
-        output: Receives the model, ``checkpoint.pt`` and TensorBoard events.
+        output: Receives ``model``, ``checkpoint.pt`` and TensorBoard ``events``.
         preset: Size of a new network, see `cfmri_core.models.editor.PRESETS`.
         iterations: Optimiser steps.
         batch_size: Slices per step.
@@ -56,7 +56,7 @@ def train_editor(
         progress: Progress and cancel.
 
     Returns:
-        ``output``.
+        The model folder, ``output/model``.
 
     Raises:
         RequestError: Fewer than two subjects.
@@ -82,8 +82,8 @@ def train_editor(
         resume=resume,
         progress=progress,
     )
-    editor.save(output, _card(editor, data, len(fit), iterations, batch_size, seed, score))
-    return output
+    editor.save(output / "model", _card(editor, data, len(fit), iterations, batch_size, seed, score))
+    return output / "model"
 
 
 class DenoisingLoss:

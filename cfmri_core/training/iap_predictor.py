@@ -38,7 +38,7 @@ def train_iap_predictor(
 
     Args:
         data: Folder of studies.
-        output: Receives the model, ``checkpoint.pt`` and TensorBoard events.
+        output: Receives ``model``, ``checkpoint.pt`` and TensorBoard ``events``.
         preset: Size of a new network.
         iterations: Optimiser steps.
         batch_size: Slices per step.
@@ -51,7 +51,7 @@ def train_iap_predictor(
         progress: Progress and cancel.
 
     Returns:
-        ``output``.
+        The model folder, ``output/model``.
 
     Raises:
         RequestError: Fewer than two subjects.
@@ -85,8 +85,8 @@ def train_iap_predictor(
         performance=f"Best loss on held-back subjects, summed over the parameters: {score:.4f}.",
         limitations="Within one manufacturer the echo time hardly varies, so it is read off the vendor's look.",
     )
-    predictor.save(output, card)
-    return output
+    predictor.save(output / "model", card)
+    return output / "model"
 
 
 class PredictionLoss:

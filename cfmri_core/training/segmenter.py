@@ -52,7 +52,7 @@ def train_segmenter(
 
     Args:
         data: Folder of studies, or the studies; those without labels are left out.
-        output: Receives the model, ``checkpoint.pt`` and TensorBoard events.
+        output: Receives ``model``, ``checkpoint.pt`` and TensorBoard ``events``.
         preset: Size of a new network.
         augmentation: ``none`` or ``counterfactual``.
         editor: Needed for ``counterfactual``.
@@ -68,7 +68,7 @@ def train_segmenter(
         progress: Progress and cancel.
 
     Returns:
-        ``output``.
+        The model folder, ``output/model``.
 
     Raises:
         RequestError: No labelled study, an unknown augmentation, or no editor for it.
@@ -98,8 +98,8 @@ def train_segmenter(
         resume=resume,
         progress=progress,
     )
-    segmenter.save(output, _card(data, training, augmentation, iterations, seed, score))
-    return output
+    segmenter.save(output / "model", _card(data, training, augmentation, iterations, seed, score))
+    return output / "model"
 
 
 def counterfactual_images(
