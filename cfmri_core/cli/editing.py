@@ -64,21 +64,21 @@ def edit(
     from cfmri_core.io.scan import read_scan, write_counterfactual
     from cfmri_core.models.editor import Editor
     from cfmri_core.models.model_folder import locate_model
-    from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, edit_volume
+    from cfmri_core.pipeline.counterfactual import EditRequest, edit_volume
 
-    changes = _changes(set_ or [], like, preset)
-    choice("Method", method, METHODS)
-    require_unused(output)
-    target_device = resolved_device(device)
     request = EditRequest(
-        changes, method=method, guidance_scale=guidance_scale, steps=steps, seed=seed, slices=parse_slices(slices)
+        changes=_changes(set_ or [], like, preset),
+        method=method,
+        guidance_scale=guidance_scale,
+        steps=steps,
+        seed=seed,
+        slices=parse_slices(slices),
     )
+    require_unused(output)
     scan = read_scan(input_)
-    editor = Editor.load(locate_model("editor", model), target_device)
+    editor = Editor.load(locate_model("editor", model), resolved_device(device))
     with progress_shown() as progress:
-        result = edit_volume(
-            scan.volume, scan.acquisition.parameters, request, editor, progress=progress, device=target_device
-        )
+        result = edit_volume(scan.volume, scan.acquisition.parameters, request, editor, progress=progress)
     written = write_counterfactual(output, scan, result.volume, result.requested, result.evidence)
     for warning in result.evidence.get("warnings", []):
         warn(warning)
@@ -167,5 +167,5 @@ def _edit_summary(result: Counterfactual, written: Path) -> str:
     rows = [("parameter", "factual", "counterfactual")]
     factual, requested = evidence["factual"], evidence["requested"]
     rows += [(name, formatted(factual.get(name)), formatted(requested.get(name))) for name in evidence["changes"]]
-    note(f"{evidence['network_evaluations']} network evaluations in {evidence['elapsed_s']:.1f} s")
+    note(f"{evidence['network_evaluations_per_slice']} network evaluations per slice, {evidence['elapsed_s']:.1f} s")
     return f"{table(rows)}\nSYNTHETIC, not for diagnosis. Written: {written}"

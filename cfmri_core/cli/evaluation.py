@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on simulated patients, patient by patient, with confidence intervals."""
     from cfmri_core.data.studies import list_studies
-    from cfmri_core.evaluation.provenance import provenance
+    from cfmri_core.evaluation.origin import provenance
     from cfmri_core.evaluation.report import write_report
     from cfmri_core.evaluation.suite import run_suite
     from cfmri_core.evaluation.suite_report import suite_report
@@ -49,7 +49,7 @@ def evaluate(
 
 
 def _suite(name: str, model: Path | None, seed: int, device: str) -> Suite:
-    from cfmri_core.models.model_folder import locate_model, read_model
+    from cfmri_core.models.model_folder import locate_model
 
     if name in _LATER:
         raise RequestError(f"Suite '{name}' is not in this version.", f"Use one of: {', '.join(SUITES)}.")
@@ -57,21 +57,20 @@ def _suite(name: str, model: Path | None, seed: int, device: str) -> Suite:
     if name not in kinds:
         raise RequestError(f"Suite '{name}' is not known.", f"Use one of: {', '.join(SUITES)}.")
     folder = locate_model(kinds[name], model)
-    sha256 = read_model(folder, kinds[name])[2]
     if name == "edit":
         from cfmri_core.evaluation.edit_suite import EditSuite
         from cfmri_core.models.editor import Editor
 
-        return EditSuite(Editor.load(folder, device), sha256, seed=seed, device=device)
+        return EditSuite(Editor.load(folder, device), seed=seed)
     if name == "iap":
         from cfmri_core.evaluation.iap_suite import IapSuite
         from cfmri_core.models.iap_predictor import IapPredictor
 
-        return IapSuite(IapPredictor.load(folder, device), sha256)
+        return IapSuite(IapPredictor.load(folder, device))
     from cfmri_core.evaluation.segmentation_suite import SegmentationSuite
     from cfmri_core.models.segmenter import Segmenter
 
-    return SegmentationSuite(Segmenter.load(folder, device), sha256)
+    return SegmentationSuite(Segmenter.load(folder, device))
 
 
 def _text(result: SuiteResult, json: Path, report: Path | None) -> str:

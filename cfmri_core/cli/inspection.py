@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json as json_module
 import os
 import platform
 from pathlib import Path
@@ -50,7 +49,9 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON only.")
 
 def _description_text(description: dict[str, Any]) -> str:
     acquisition = description.get("acquisition", {})
-    lines = [f"{key}: {_compact(value)}" for key, value in description.items() if key != "acquisition"]
+    lines = [
+        f"{key}: {_compact(value)}" for key, value in description.items() if key != "acquisition" and value is not None
+    ]
     rows = [("parameter", "value", "source")]
     for name, entry in acquisition.items():
         rows.append((name, formatted(entry.get("value")), _source_text(entry)))
@@ -103,17 +104,11 @@ def _model(kind: str) -> dict[str, Any]:
     return {
         "found": True,
         "folder": folder,
-        "preset": config.get("preset"),
+        "preset": config.get(kind, {}).get("preset"),
         "sha256": sha256,
         "card": card if card.is_file() else None,
-        "support": _support(config),
+        "trained_on": config.get("spec"),
     }
-
-
-def _support(config: dict[str, Any]) -> Any:
-    spec = config.get("spec")
-    spec = json_module.loads(spec) if isinstance(spec, str) else spec
-    return spec.get("ranges") if isinstance(spec, dict) else None
 
 
 def _missing(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.demo.run import MODELS, SEED, TRAINING, Patient
 from cfmri_core.errors import RemoteError
 from cfmri_core.evaluation import figures
 from cfmri_core.evaluation.edit_suite import UNIT, WINDOW, compared, normalised
-from cfmri_core.evaluation.provenance import provenance
+from cfmri_core.evaluation.origin import provenance
 from cfmri_core.evaluation.report import Notes, Picture, Report, Section, Table, number, parameter_table
 from cfmri_core.evaluation.segmentation_suite import tissue_dice
 from cfmri_core.volume import Volume
@@ -80,9 +81,10 @@ def _patient_section(patient: Patient) -> Section:
         f"{patient.requested.manufacturer_model} at {patient.requested.field_strength_t:g} T. PSNR to the paired truth "
         f"{before:.1f} dB for the source and {after:.1f} dB for the counterfactual; "
         f"{measured['counterfactual']['slope']:.0%} of the change was recovered. "
-        f"{patient.evidence['network_evaluations']} network evaluations in {patient.evidence['elapsed_s']:.0f} s."
+        f"{patient.evidence['network_evaluations_per_slice']} network evaluations per slice, "
+        f"{patient.evidence['elapsed_s']:.0f} s for the volume."
     )
-    columns = {
+    columns: dict[str, Mapping[str, object] | AcquisitionParameters] = {
         "Factual (header)": factual,
         "Predicted from the source": _values(patient.predicted["source"]),
         "Requested": patient.requested,

@@ -28,13 +28,12 @@ from cfmri_core.evaluation.suite import Comparison, PatientResult
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.io.scan import Scan, read_scan
 from cfmri_core.models.editor import Editor
-from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, edit_volume
+from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, EditRequest, edit_volume
 from cfmri_core.slices import IntensityScale
 from cfmri_core.volume import Volume
 
 SOURCE = "source"
 SECOND_SCAN = "second scan"
-DEFAULT_METHOD = "inversion"
 #: Grey window and unit of pictures in normalised intensity.
 WINDOW = (0.0, 1.2)
 UNIT = "normalised intensity"
@@ -46,17 +45,13 @@ class EditSuite:
 
     Attributes:
         editor: The editor.
-        editor_sha256: Which editor, for the result file.
         methods: Methods to compare.
         seed: Seed of every edit.
-        device: Torch device.
     """
 
     editor: Editor
-    editor_sha256: str
-    methods: Sequence[str] = METHODS
+    methods: Sequence[str] = tuple(METHODS)
     seed: int = 0
-    device: str = "cpu"
     name: str = "edit"
     comparisons: Sequence[Comparison] = field(
         default=tuple(
@@ -69,7 +64,7 @@ class EditSuite:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Editor, methods and seed."""
-        return {"editor_sha256": self.editor_sha256, "methods": list(self.methods), "seed": self.seed}
+        return {"editor_sha256": self.editor.sha256, "methods": list(self.methods), "seed": self.seed}
 
     def evaluate(self, study: Study, with_pictures: bool) -> PatientResult | None:
         """Edit one patient towards each paired target."""
@@ -97,10 +92,10 @@ class EditSuite:
             arms[SECOND_SCAN] = normalised(read_scan(folder / "dicom").volume), {}
         changes = paired_parameters(folder).known()
         for method in self.methods:
-            request = EditRequest(changes, method=method, seed=self.seed)
+            request = EditRequest(changes=changes, method=method, seed=self.seed)
             started = time.monotonic()
-            result = edit_volume(scan.volume, scan.acquisition.parameters, request, self.editor, device=self.device)
-            cost = {"network_evaluations": float(result.evidence["network_evaluations"])}
+            result = edit_volume(scan.volume, scan.acquisition.parameters, request, self.editor)
+            cost = {"evaluations_per_slice": float(result.evidence["network_evaluations_per_slice"])}
             arms[method] = normalised(result.volume), {**cost, "elapsed_s": time.monotonic() - started}
         return arms
 

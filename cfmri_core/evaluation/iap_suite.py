@@ -21,18 +21,16 @@ class IapSuite:
 
     Attributes:
         predictor: The predictor.
-        predictor_sha256: Which predictor, for the result file.
     """
 
     predictor: IapPredictor
-    predictor_sha256: str
     name: str = "iap"
     comparisons: Sequence[Comparison] = ()
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The predictor."""
-        return {"predictor_sha256": self.predictor_sha256}
+        return {"predictor_sha256": self.predictor.sha256}
 
     def evaluate(self, study: Study, with_pictures: bool) -> PatientResult | None:
         """Predict one patient's scans."""

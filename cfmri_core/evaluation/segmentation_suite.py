@@ -24,18 +24,16 @@ class SegmentationSuite:
 
     Attributes:
         segmenter: The segmenter.
-        segmenter_sha256: Which segmenter, for the result file.
     """
 
     segmenter: Segmenter
-    segmenter_sha256: str
     name: str = "segmentation"
     comparisons: Sequence[Comparison] = ()
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The segmenter."""
-        return {"segmenter_sha256": self.segmenter_sha256}
+        return {"segmenter_sha256": self.segmenter.sha256}
 
     def evaluate(self, study: Study, with_pictures: bool) -> PatientResult | None:
         """Segment one patient's scan and its renderings under other parameters."""

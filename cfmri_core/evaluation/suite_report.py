@@ -17,7 +17,7 @@ _METRICS: Mapping[str, tuple[str, float | None]] = {
     "gradient_agreement": ("Gradient-orientation agreement with the truth", 1.0),
     "slice_gain_jitter": ("Slice-to-slice gain jitter", 0.0),
     "elapsed_s": ("Seconds per volume", None),
-    "network_evaluations": ("Network evaluations per slice or volume", None),
+    "evaluations_per_slice": ("Network evaluations per slice", None),
 }
 
 

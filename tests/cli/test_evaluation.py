@@ -1,0 +1,60 @@
+"""`evaluate`, with untrained models: the protocol, not the quality."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def quick_edits(monkeypatch):
+    """Two denoising steps instead of the methods' own number."""
+    from cfmri_core.evaluation import edit_suite
+
+    real = edit_suite.EditRequest
+    monkeypatch.setattr(edit_suite, "EditRequest", lambda **settings: real(**settings, steps=2))
+
+
+def test_suite_edit_compares_methods_with_the_truth(cfmri, studies, models, tmp_path, quick_edits):
+    result, report = tmp_path / "r.json", tmp_path / "r.html"
+    outcome = cfmri("evaluate", studies, "--suite", "edit", "--json", result, "--report", report, "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    written = json.loads(result.read_text())
+    assert written["n_patients"] == 2
+    assert written["aggregate"]["source"]["slope"]["mean"] == 0
+    assert written["aggregate"]["second scan"]["slope"]["mean"] > 0.8
+    assert {"inversion", "paper"} <= set(written["patients"][0]["cases"]["avanto"])
+    assert "psnr_db: inversion - paper" in written["tests"]
+    assert "command" in written["provenance"]
+    assert written["settings"]["editor_sha256"]
+    text = report.read_text()
+    assert text.count("data:image/png") >= 8
+    assert "Patient sub-0002" in text
+
+
+def test_suites_iap_and_segmentation_measure_every_scan(cfmri, studies, models, tmp_path):
+    for suite, arm, metric in (
+        ("iap", "predictor", "manufacturer_model accuracy"),
+        ("segmentation", "segmenter", "fat dice"),
+    ):
+        result = tmp_path / f"{suite}.json"
+        outcome = cfmri("evaluate", studies, "--suite", suite, "--json", result, "--limit", 1, "--device", "cpu")
+        assert outcome.code == 0, outcome.err
+        cases = json.loads(result.read_text())["patients"][0]["cases"]
+        assert set(cases) == {"scan", "avanto"}
+        assert metric in cases["scan"][arm]
+
+
+@pytest.mark.parametrize(("suite", "words"), [("lesion", "not in this version"), ("nothing", "is not known")])
+def test_other_suites_are_refused(cfmri, studies, tmp_path, suite, words):
+    outcome = cfmri("evaluate", studies, "--suite", suite, "--json", tmp_path / "r.json")
+    assert outcome.code == 2
+    assert words in outcome.err
+
+
+def test_studies_without_pairs_are_refused_for_suite_edit(cfmri, models, tmp_path, studies):
+    alone = tmp_path / "studies" / "sub-0001"
+    alone.mkdir(parents=True)
+    (alone / "dicom").symlink_to(studies / "sub-0001" / "dicom")
+    outcome = cfmri("evaluate", alone.parent, "--suite", "edit", "--json", tmp_path / "r.json", "--device", "cpu")
+    assert outcome.code == 2
+    assert "with --paired" in outcome.err

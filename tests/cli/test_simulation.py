@@ -1,0 +1,44 @@
+"""`simulate`."""
+
+import json
+
+import pytest
+
+from cfmri_core.io.scan import read_scan
+
+
+def test_parameters_can_be_fixed_and_paired(cfmri, tmp_path):
+    paired = tmp_path / "p.json"
+    paired.write_text(json.dumps({"short": {"echo_time_ms": 1.3}, "b": "other-manufacturer"}))
+    out = tmp_path / "out"
+    outcome = cfmri("simulate", out, "--seed", 3, "--set", "manufacturer=SIEMENS", "--paired", paired, "--slab-mm", 6,
+                    "--workers", 1, "--json")  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert len(outcome.json()["studies"]) == 1
+    study = out / "sub-0001"
+    assert read_scan(study / "dicom").acquisition.parameters.manufacturer == "SIEMENS"
+    assert read_scan(study / "paired" / "short" / "dicom").acquisition.parameters.echo_time_ms == 1.3
+    assert json.loads((study / "paired" / "b" / "study.json").read_text())["parameters"]["manufacturer"] != "SIEMENS"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[1]", "does not hold paired targets"),
+        ("{", "not readable JSON"),
+        ('{"../x": "siemens-trio-3t"}', "cannot name a folder"),
+        ('{"a": {"echo": 1}}', "'echo' is not an acquisition parameter"),
+        ('{"a": "nothing"}', "'nothing' is not a paired target"),
+    ],
+)
+def test_a_wrong_file_of_pairs_is_refused(cfmri, tmp_path, content, words):
+    paired = tmp_path / "p.json"
+    paired.write_text(content)
+    outcome = cfmri("simulate", tmp_path / "out", "--paired", paired, "--slab-mm", 6, "--workers", 1)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert not (tmp_path / "out" / "sub-0001").exists()
+
+
+def test_no_subjects_are_refused(cfmri, tmp_path):
+    assert cfmri("simulate", tmp_path / "out", "--subjects", 0).code == 2

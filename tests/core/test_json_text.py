@@ -1,0 +1,19 @@
+"""JSON that every parser accepts."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from cfmri_core.evaluation.statistics import Interval
+from cfmri_core.io.json_text import json_text
+
+
+def test_what_json_lacks_becomes_null_or_plain():
+    data = {"nan": math.nan, "array": np.array([1.0, np.inf]), "path": Path("a"), "tuple": (1, np.float32(2)), 3: True}
+    assert json.loads(json_text(data)) == {"nan": None, "array": [1.0, None], "path": "a", "tuple": [1, 2], "3": True}
+
+
+def test_dataclasses_become_objects():
+    assert json.loads(json_text(Interval(1.0, math.nan, 2.0, 3)))["low"] is None
