@@ -16,7 +16,7 @@ import pytest
 APP = Path(__file__).resolve().parents[2] / "apps" / "counterfactual_mri"
 sys.path.insert(0, str(APP))
 
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 280
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,9 @@ def test_info_publishes_models_trainers_and_parameters(server):
     listed = {p["name"]: p for p in info["models"]["counterfactual"]["config"]["parameters"]}
     targets = [name for name, p in listed.items() if p["role"] == "target"]
     assert targets == [parameter.name for parameter in PARAMETERS]
-    assert listed["echo_time_ms"]["unit"] == "ms"
-    assert (
-        listed["echo_time_ms"]["minimum"] < listed["echo_time_ms"]["support"][0] < listed["echo_time_ms"]["support"][1]
-    )
+    echo_time = listed["echo_time_ms"]
+    assert echo_time["unit"] == "ms"
+    assert echo_time["minimum"] < echo_time["support"][0] < echo_time["support"][1] < echo_time["maximum"]
     assert listed["field_strength_t"]["choices"] == [1.5, 3.0]
     assert listed["method"]["default"] in listed["method"]["choices"]
     labels = info["models"]["tissue_segmenter"]["config"]["labels"]

@@ -28,7 +28,15 @@ class TissueSegmenterTrainer(ModelTrainer[SegmenterTrainParams]):
         """Train a segmenter; the editor in use makes the counterfactuals."""
         editor = self.models.editor.get(device) if params.augmentation == "counterfactual" else None
         return train_segmenter(
-            data, output, preset=params.preset, iterations=iterations, seed=params.seed,
-            augmentation=params.augmentation, counterfactuals_per_volume=params.counterfactuals_per_volume, editor=editor, start_from=self.start_from(params), device=device,
+            data,
+            output,
+            preset=params.preset,
+            augmentation=params.augmentation,
+            editor=editor,
+            counterfactuals_per_volume=params.counterfactuals_per_volume,
+            iterations=iterations,
+            seed=params.seed,
+            start_from=self.start_from(params),
+            device=device,
             progress=progress,
-        )  # fmt: skip
+        )
