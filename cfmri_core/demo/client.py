@@ -38,10 +38,11 @@ class Client:
 
     Args:
         address: For example ``http://127.0.0.1:8000``.
+        transport: Another way to send requests, for tests.
     """
 
-    def __init__(self, address: str) -> None:
-        self._http = httpx.Client(base_url=address, timeout=_TIMEOUT_S)
+    def __init__(self, address: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._http = httpx.Client(base_url=address, timeout=_TIMEOUT_S, transport=transport)
 
     def info(self) -> dict[str, Any]:
         """Return models, trainers and their parameters."""

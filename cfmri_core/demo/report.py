@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.demo.run import MODELS, SEED, TRAINING, Patient
+from cfmri_core.demo.run import MODELS, TRAINING, Patient
+from cfmri_core.demo.studies import TRAINING_MANUFACTURER, TRAINING_PATIENTS
 from cfmri_core.errors import RemoteError
 from cfmri_core.evaluation import figures
 from cfmri_core.evaluation.edit_suite import UNIT, WINDOW, compared, normalised
@@ -18,11 +19,11 @@ from cfmri_core.evaluation.segmentation_suite import tissue_dice
 from cfmri_core.volume import Volume
 
 _LIMITS = (
-    "Simulated breasts, not patients: signal physics after published equations and tissue values; anatomy, noise level, "
-    "coil and reconstruction of each scanner model are invented. No clinical claim follows.",
+    "Simulated breasts, not patients: signal physics after published equations and tissue values; anatomy, noise "
+    "level, coil and reconstruction of each scanner model are invented. No clinical claim follows.",
     "The small models shipped for this demo were trained on other simulated subjects only.",
-    "All images are shown and measured in normalised intensity: each volume scaled so that its 10th percentile is 0 and "
-    "its 99th is 1, because the absolute gain of a scanner follows from no acquisition parameter.",
+    "All images are shown and measured in normalised intensity: each volume scaled so that its 10th percentile is 0 "
+    "and its 99th is 1, because the absolute gain of a scanner follows from no acquisition parameter.",
     "The truth is the same anatomy rendered under the requested parameters without noise; the source carries noise.",
 )
 
@@ -33,15 +34,14 @@ def demo_report(patients: Sequence[Patient], training: dict[str, Any], elapsed_s
     sections += [_retraining_section(patients, training), Section("What this is not", blocks=[Notes(_LIMITS)])]
     return Report(
         "Counterfactual MRI, the main job end to end",
-        f"{len(patients)} simulated patients that no model was trained on. Through the MONAI Label server over HTTP, as the "
-        "3D Slicer module does it: acquisition parameters predicted, the counterfactual volume generated, tissue "
-        f"segmented, the segmenter retrained on {training.get('epochs')} epochs with counterfactual augmentation, and tissue "
-        "segmented again.",
+        f"{len(patients)} simulated patients that no model was trained on. Through the MONAI Label server over HTTP, "
+        "as the 3D Slicer module does it: acquisition parameters predicted, the counterfactual volume generated, "
+        "tissue segmented, the segmenter retrained with counterfactual augmentation, and tissue segmented again.",
         sections,
         {
             **provenance(),
             "editor sha256": str(patients[0].evidence["model"]["sha256"]),
-            "method": f"{patients[0].evidence['method']}, seed {SEED}",
+            "method": f"{patients[0].evidence['method']}, seed {patients[0].evidence['seed']}",
             "models used": ", ".join(MODELS),
             "duration": f"{elapsed_s:.0f} s, without installation",
         },
@@ -136,9 +136,10 @@ def _retraining_section(patients: Sequence[Patient], training: dict[str, Any]) -
     header = ["Patient", "Image", "Overlap", "Before retraining", "After retraining"]
     table = Table("Dice overlap with the true labels, 1 is perfect.", header, rows)
     paragraph = (
-        f"The segmenter was retrained by POST /train/tissue_segmenter with {TRAINING}: the labelled scans on the server, all "
-        f"of one manufacturer, and each of them as scanners of other protocols would have shown it. Last loss "
-        f"{number(training.get('loss'))}. The test patients were not among them."
+        f"Retrained by POST /train/tissue_segmenter with {TRAINING}, on {TRAINING_PATIENTS} labelled scans of "
+        f"{TRAINING_MANUFACTURER}, each of them also as other scanners would have shown it; "
+        f"{training.get('epochs')} epochs, last loss {number(training.get('loss'))}. "
+        "The test patients were not among them."
     )
     return Section("Segmentation before and after retraining", [paragraph], [table, *blocks])
 

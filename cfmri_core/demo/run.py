@@ -22,7 +22,7 @@ from cfmri_core.volume import Volume
 
 MODELS = ("iap_predictor", "counterfactual", "tissue_segmenter")
 TRAINING = {"augmentation": "counterfactual", "epochs": 8, "seed": 1}
-SEED = 0
+EDIT_OPTIONS = {"seed": 0}
 
 
 @dataclass
@@ -98,7 +98,7 @@ def _edit(client: Client, patient: Patient, progress: Progress) -> None:
     """Predict the parameters, make the counterfactual, and predict its parameters."""
     patient.predicted["source"] = _predicted(client.infer("iap_predictor", patient.upload, {}, progress))
     factual = patient.scan.acquisition.parameters
-    params = {**patient.requested.known(), "factual": factual.known(), "seed": SEED}
+    params = {**patient.requested.known(), "factual": factual.known(), **EDIT_OPTIONS}
     answer = client.infer("counterfactual", patient.upload, params, progress)
     patient.evidence = answer.params
     path = patient.upload.with_name("counterfactual.nii.gz")

@@ -12,8 +12,8 @@ def test_training_writes_a_model_folder(cfmri, studies, tmp_path, kind):
         "train", kind, studies, "--output", output, "--iterations", 2, "--batch-size", 2, "--device", "cpu", "--json"
     )
     assert outcome.code == 0, outcome.err
-    assert outcome.json() == {"model": str(output)}
-    assert read_model(output, kind.replace("-", "_"))[2]
+    assert outcome.json() == {"model": str(output / "model")}
+    assert read_model(output / "model", kind.replace("-", "_"))[2]
 
 
 def test_counterfactual_augmentation_uses_the_editor(cfmri, studies, models, tmp_path):
