@@ -20,7 +20,9 @@ serve: .venv/.runtime
 	$(BIN)/cfmri demo demo --serve
 
 test: debian-packages lint
+	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 lint: .venv/.test
