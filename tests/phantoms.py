@@ -84,6 +84,7 @@ def slice_dataset(
     dataset.Modality, dataset.SeriesNumber, dataset.InstanceNumber, dataset.ReferringPhysicianName = "MR", 4, k + 1, ""
     dataset.ImageType, dataset.PatientPosition = ["ORIGINAL", "PRIMARY", "M"], "HFP"
     dataset.PositionReferenceIndicator, dataset.AcquisitionDate = "", "20200102"
+    dataset.BodyPartExamined, dataset.Laterality = "BREAST", ""
     dataset.ScanningSequence, dataset.SequenceVariant, dataset.MRAcquisitionType = "GR", "SP", "3D"
     dataset.EchoTrainLength = 1
     for keyword, value in {**PATIENT, **ACQUISITION}.items():
@@ -179,15 +180,25 @@ def _frame_group(affine: np.ndarray, k: int, echo_time_ms: float) -> Dataset:
 
 
 def assert_same_image(
-    voxels: np.ndarray, affine: np.ndarray, others: np.ndarray, other_affine: np.ndarray, tolerance: float = 0.0
+    voxels: np.ndarray,
+    affine: np.ndarray,
+    others: np.ndarray,
+    other_affine: np.ndarray,
+    tolerance: float = 0.0,
+    tolerance_mm: float = 1e-3,
 ) -> None:
-    """Check that two images hold the same values at the same places: voxel axes may differ, places by 1e-3 mm."""
-    indices = np.indices(voxels.shape).reshape(3, -1)
-    world = (affine @ np.vstack([indices, np.ones(indices.shape[1])]))[:3]
-    found = np.linalg.inv(other_affine) @ np.vstack([world, np.ones(indices.shape[1])])
-    nearest = np.rint(found[:3]).astype(int)
-    places = (other_affine @ np.vstack([nearest, np.ones(indices.shape[1])]))[:3]
-    assert sorted(voxels.shape) == sorted(others.shape)
-    assert np.abs(places - world).max() <= 1e-3
-    difference = np.abs(voxels.reshape(-1).astype(float) - others[tuple(nearest)].astype(float))
-    assert difference.max() <= tolerance
+    """Check that two images hold the same values at the same places: voxel axes may differ."""
+    relative = np.linalg.inv(other_affine) @ affine
+    matrix, offset = np.rint(relative[:3, :3]).astype(int), np.rint(relative[:3, 3]).astype(int)
+    assert np.array_equal(np.abs(matrix).sum(axis=0), [1, 1, 1])
+    corners = np.array([(*index, 1) for index in itertools.product(*((0, size - 1) for size in voxels.shape))])
+    nearest = corners[:, :3] @ matrix.T + offset
+    places = np.column_stack([nearest, np.ones(8)]) @ other_affine.T
+    assert np.abs(places - corners @ affine.T).max() <= tolerance_mm
+    assert (nearest >= 0).all()
+    assert (nearest < others.shape).all()
+    axes = np.argmax(np.abs(matrix), axis=0)
+    flips = tuple(slice(None, None, int(matrix[axes[axis], axis])) for axis in range(3))
+    aligned = np.transpose(others, axes)[flips]
+    assert aligned.shape == voxels.shape
+    assert np.abs(voxels.astype(float) - aligned).max() <= tolerance

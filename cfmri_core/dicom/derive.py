@@ -231,8 +231,6 @@ def _complete(image: Dataset) -> None:
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
         if not text_of(image, keyword):
             setattr(image, keyword, deterministic_uid(keyword, str(image.SeriesInstanceUID)))
-    if "Laterality" in image and not text_of(image, "Laterality"):
-        del image.Laterality  # Type 2C: absent for what is not paired
 
 
 def _write_markings(image: Dataset, header: Dataset, derivation: Derivation) -> None:
@@ -276,6 +274,8 @@ def _write_pixels(image: Dataset, stored: NDArray[np.uint16], scale: PixelScale)
     image.add_new("SmallestImagePixelValue", "US", int(stored.min()))
     image.add_new("LargestImagePixelValue", "US", int(stored.max()))
     image.WindowCenter, image.WindowWidth = (decimal_string(float(f"{value:.6g}")) for value in scale.window)
+    if scale.window[1] < 1:
+        image.VOILUTFunction = "LINEAR_EXACT"  # the plain linear function is not defined for narrower windows
     image.add_new("PixelData", "OW", np.ascontiguousarray(stored).tobytes())
 
 

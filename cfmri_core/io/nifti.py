@@ -84,7 +84,8 @@ def read_sidecar(path: Path) -> AcquisitionRecord:
     Raises:
         DicomReadError: The sidecar is not a JSON object.
     """
-    content = read_json(sidecar_path(Path(path)))
+    path = Path(path)
+    content = read_json(path if path.suffix.lower() == ".json" else sidecar_path(path))
     found = {}
     for name, (keys, factor) in BIDS_KEYS.items():
         for key in keys:

@@ -29,11 +29,6 @@ def real_dicom() -> Path:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Silence the parsers as `cfmri_core.dicom.parser` does: pytest puts its own warning filters on top."""
-    for module in (
-        "pydicom.valuerep",
-        "pydicom.dataelem",
-        "pydicom.filereader",
-        "pydicom.dataset",
-        "highdicom.valuerep",
-    ):
+    names = ("charset", "dataelem", "dataset", "filereader", "pixel_data_handlers.numpy_handler", "valuerep")
+    for module in (*(f"pydicom.{name}" for name in names), "highdicom.valuerep", "openjpeg.utils"):
         config.addinivalue_line("filterwarnings", f"ignore::UserWarning:{module}")

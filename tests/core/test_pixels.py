@@ -48,6 +48,7 @@ def test_overlays_in_spare_bits_are_cleared(tmp_path, dtype, value):
         ({"Rows": 60000, "Columns": 60000}, "not accepted"),
         ({"NumberOfFrames": 10**9}, "not accepted"),
         ({"Rows": 500}, "cut short"),
+        ({"Rows": 4}, "too long"),
         ({"BitsAllocated": 32}, "bit depth"),
         ({"HighBit": 14}, "bit depth"),
         ({"PixelRepresentation": 7}, "PixelRepresentation"),

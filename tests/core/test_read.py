@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 
 from cfmri_core.dicom import read
 from cfmri_core.dicom.read import find_series, form_grid, read_headers, read_series
-from cfmri_core.errors import CfmriError, DicomReadError, GeometryError
+from cfmri_core.errors import DicomReadError, GeometryError
 
 VOXELS = distinct_voxels()
 AFFINE = affine_of(rotation(5, -8, 12))
@@ -129,7 +129,7 @@ def test_several_series_are_counted(tmp_path):
         ({"slice_2": {"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}}, DicomReadError, "mosaic"),
         ({"slice_2": {"PixelData": None}}, DicomReadError, "no pixel data"),
         ({"slice_2": {"ImagePositionPatient": None}}, GeometryError, "ImagePositionPatient is absent"),
-        ({"slice_2": {"Rows": 4}}, DicomReadError, "Rows"),
+        ({"slice_2": {"Rows": 4}}, DicomReadError, "too long"),
     ],
 )
 def test_slices_that_do_not_belong_together_are_refused(tmp_path, changes, error, reason):
@@ -203,6 +203,15 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+def refusal_of(path, read_one=read_series):
+    """Return the message of a typed refusal, or an empty text; anything else escapes and fails the test."""
+    try:
+        read_one(path)
+    except (DicomReadError, GeometryError) as error:
+        return str(error)
+    return ""
+
+
 def test_damaged_files_give_a_typed_refusal_or_a_volume(tmp_path):
     """Nothing but typed errors, none slow, none large; seeds are fixed."""
     seeds = [
@@ -216,13 +225,11 @@ def test_damaged_files_give_a_typed_refusal_or_a_volume(tmp_path):
     for number in range(600):
         target.write_bytes(mutated(seeds[number % 2].read_bytes(), rng))
         started = time.perf_counter()
-        try:
-            read_series(target)
-        except (DicomReadError, GeometryError) as error:
-            refused += 1
-            assert "SENTINEL" not in str(error)
-            assert "\n" not in str(error)
+        message = refusal_of(target)
         slowest = max(slowest, time.perf_counter() - started)
+        refused += bool(message)
+        assert "SENTINEL" not in message
+        assert "\n" not in message
     assert refused > 200
     assert slowest < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024**2  # KiB
@@ -249,13 +256,11 @@ def test_nested_sequences_do_not_overflow_the_stack(tmp_path):
 
 
 def test_real_folders_form_volumes_or_are_refused(real_dicom):
-    volumes = {}
+    shapes = {}
     for folder in find_series(real_dicom):
-        try:
-            volumes[str(folder.relative_to(real_dicom))] = form_grid(read_headers(folder)).shape
-        except CfmriError as error:
-            assert isinstance(error, (DicomReadError, GeometryError))
-            assert str(error).startswith(str(folder))
+        message = refusal_of(folder, lambda path: shapes.update({path: form_grid(read_headers(path)).shape}))
+        assert not message or message.startswith(str(folder))
+    volumes = {str(folder.relative_to(real_dicom)): shape for folder, shape in shapes.items()}
     assert volumes == {
         "dcm_qa_cs_dl/Philips/201_T1W_TSE_Sno_CSno_CSAIno": (256, 256, 12),
         "dcm_qa_cs_dl/Philips/401_T1W_FFE_Sno_CS2": (256, 256, 24),
