@@ -36,7 +36,7 @@ else:
 #: These need neither Slicer nor Qt and run everywhere.
 PURE = {"test_client.py", "test_jobs.py", "test_multipart.py", "test_schema.py", "test_packaging.py", "test_purity.py"}
 collect_ignore = [path.name for path in HERE.glob("test_*.py") if path.name not in PURE] if MISSING else []
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 400
 
 
 if MISSING:
@@ -148,7 +148,7 @@ def live_server(live_studies, live_models, tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     output = tmp_path_factory.mktemp("server") / "output.txt"
-    command = [sys.executable, "-m", "cfmri_core.cli", "serve", str(live_studies), "--port", str(port)]
+    command = [sys.executable, "-m", "cfmri_core", "serve", str(live_studies), "--port", str(port)]
     environment = {**os.environ, "CFMRI_MODELS": str(live_models)}
     with output.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)

@@ -77,7 +77,8 @@ def test_a_value_outside_training_is_marked(made):
     assert "outside training" in row.note.text
     row.widget.value = 2.0
     assert row.note.text == ""
-    assert row.note.toolTip == "Trained from 1.2 ms to 2.7 ms"
+    controls.setPresent({"echo_time_ms": 2.0})
+    assert row.note.toolTip == "2 ms. Trained from 1.2 ms to 2.7 ms"
 
 
 def test_the_slider_spans_more_than_training_but_not_more_than_accepted(made):
@@ -90,3 +91,10 @@ def test_new_controls_replace_the_old(made):
     _, _, container, parameters = made
     ParameterControls(container, parameters[:1], lambda: None)
     assert container.layout().count() == 3
+
+
+def test_a_long_present_value_is_cut_but_told_in_the_tool_tip(made):
+    row = made[0].rows["method"]
+    row.setPresent("FAST_GEMS/SAT_GEMS/MP_GEMS")
+    assert row.note.text == "now FAST_GEMS.../MP_GEMS"
+    assert row.note.toolTip == "FAST_GEMS/SAT_GEMS/MP_GEMS"

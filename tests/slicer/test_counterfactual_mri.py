@@ -93,7 +93,7 @@ def test_addresses_are_remembered_and_tokens_are_not(panel, qapp, scripted):
 
 def test_images_go_to_another_computer_only_after_consent(panel):
     panel.ui.addressComboBox.currentText = "http://10.1.2.3:8000"
-    assert panel.ui.consentCheckBox.visibleTo(panel.parent) if hasattr(panel.ui.consentCheckBox, "visibleTo") else True
+    assert panel.ui.consentCheckBox.isVisibleTo(panel.parent)
     assert not panel.serverSection.mayUpload()
     panel.ui.consentCheckBox.checked = True
     assert panel.serverSection.mayUpload()
@@ -127,7 +127,7 @@ def test_generate_shows_progress_then_result_warning_and_comparison(panel, qapp,
     assert ui.generateButton.enabled
     assert not ui.segmentButton.enabled
     longest = until(qapp, lambda: not panel.display.isBusy)
-    assert longest < 0.5
+    assert longest < 1.0
     assert "[synthetic] breast" in ui.statusLabel.text
     assert "Caution: TE is outside training." in ui.statusLabel.text
     assert ui.generateButton.text == "Generate counterfactual"
@@ -168,7 +168,7 @@ def test_the_event_loop_is_not_blocked_by_a_slow_server(panel, qapp, scripted):
     server = scripted({("GET", "/info/"): Answer(401, delayS=1.0)})
     panel.ui.addressComboBox.currentText = server.address
     panel.ui.testConnectionButton.click()
-    assert until(qapp, lambda: not panel.display.isBusy) < 0.1
+    assert until(qapp, lambda: not panel.display.isBusy) < 0.5
 
 
 def test_predicted_parameters_become_the_present_ones(panel, qapp, scripted):

@@ -15,7 +15,7 @@ EVIDENCE = {
     "method": "inversion",
     "seed": 3,
     "factual": {"echo_time_ms": 2.4},
-    "changes": {"field_strength_t": 1.5, "echo_time_ms": 1.36, "manufacturer": "SIEMENS"},
+    "changes": {"field_strength_t": [3.0, 1.5], "echo_time_ms": [2.4, 1.36], "manufacturer": "SIEMENS"},
     "warnings": ["outside \"training\" & <support>"],
 }
 TERMINOLOGY = (
@@ -145,3 +145,14 @@ def test_terminology_from_codes():
         }
     )
     assert entry.split("~")[1:3] == ["SCT^85756007^Tissue", "SCT^55603005^Adipose tissue"]
+
+
+@pytest.mark.parametrize("parts", [3, 4, 7])
+def test_terminology_text_is_completed_so_that_slicer_reads_it(parts, cpp_errors):
+    entry = results.terminologyEntry("~".join(TERMINOLOGY.split("~")[:parts]))
+    logic = slicer.vtkSlicerTerminologiesModuleLogic()
+    logic.SetMRMLScene(slicer.mrmlScene)
+    cpp_errors.clear()  # without the application its terminology files are not there
+    parsed = slicer.vtkSlicerTerminologyEntry()
+    assert logic.DeserializeTerminologyEntry(entry, parsed)
+    assert parsed.GetTypeObject().GetCodeMeaning() == "Adipose tissue"

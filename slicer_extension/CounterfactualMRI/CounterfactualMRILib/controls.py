@@ -12,6 +12,9 @@ from CounterfactualMRILib.schema import Parameter
 #: A slider reaches this many times the width of the training range to either side: far enough to see the warning.
 _BEYOND_SUPPORT = 1.0
 
+#: Longest value shown beside a control, in characters; the tool tip shows all of it.
+_LONGEST_NOTE = 18
+
 
 class ParameterControls:
     """Rows of controls in a grid layout, in place of those that were there.
@@ -26,6 +29,7 @@ class ParameterControls:
 
     def __init__(self, container, parameters: Sequence[Parameter], onChange: Callable[[], None]) -> None:
         _clear(container.layout())
+        container.layout().setColumnStretch(1, 1)
         self.rows = {
             parameter.name: _Row(container, index, parameter, onChange) for index, parameter in enumerate(parameters)
         }
@@ -104,11 +108,12 @@ class _Row:
 
     def _show(self) -> None:
         self.widget.enabled = self.isUsed()
-        notes = [] if self._present is None else [f"now {self.parameter.text(self._present)}"]
+        present = "" if self._present is None else self.parameter.text(self._present)
+        notes = [f"now {_shortened(present)}"] if present else []
         if self.isUsed() and self.parameter.isOutsideSupport(self.value()):
             notes.append("outside training")
         self.note.text = ", ".join(notes)
-        self.note.toolTip = _supportText(self.parameter)
+        self.note.toolTip = ". ".join(text for text in (present, _supportText(self.parameter)) if text)
 
 
 class _NumberEditor:
@@ -211,6 +216,12 @@ def _sliderRange(parameter: Parameter) -> tuple[float, float]:
     low, high = parameter.support
     reach = _BEYOND_SUPPORT * ((high - low) or abs(high) or 1.0)
     return max(least, low - reach), min(most, high + reach)
+
+
+def _shortened(text: str) -> str:
+    """Cut a long text in the middle; Siemens and GE write scan options of 40 characters."""
+    half = _LONGEST_NOTE // 2
+    return text if len(text) <= _LONGEST_NOTE else f"{text[:half]}...{text[-half:]}"
 
 
 def _supportText(parameter: Parameter) -> str:

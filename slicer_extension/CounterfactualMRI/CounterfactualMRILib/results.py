@@ -134,7 +134,8 @@ def _inWords(changes: Mapping[str, Any]) -> str:
         "slice_thickness_mm": "{:g} mm",
     }
     words = []
-    for name, value in changes.items():
+    for name, change in changes.items():
+        value = change[-1] if isinstance(change, list) and change else change  # [before, after] or after
         isNumber = isinstance(value, (int, float)) and name in short
         words.append(short[name].format(value) if isNumber else str(value))
     return f" ({', '.join(words)})" if words else ""
@@ -161,7 +162,9 @@ def terminologyEntry(terminology: Any) -> str:
     Accepts Slicer's own text, or ``{"category": code, "type": code}`` with codes of ``scheme, value, meaning``.
     """
     if isinstance(terminology, str):
-        return terminology if terminology.count("~") >= 3 else ""
+        # Slicer refuses an entry without all seven parts; the last four may be empty codes.
+        parts = terminology.split("~")
+        return "~".join(parts + ["^^", "", "^^", "^^"][len(parts) - 3 :]) if 3 <= len(parts) <= 7 else ""
     if not isinstance(terminology, dict):
         return ""
     category, kind = _code(terminology.get("category")), _code(terminology.get("type"))

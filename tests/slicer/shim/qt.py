@@ -13,6 +13,9 @@ from PySide6.QtCore import QObject, Qt  # noqa: F401
 _LOOKUP = (QtCore, QtGui, QtWidgets, QtNetwork)
 _wrapped = {}
 
+#: Properties whose getter is a virtual function: PySide looks it up by name before it calls it, endlessly.
+_VIRTUAL = ("sizeHint", "minimumSizeHint")
+
 #: Stand-ins of custom widgets by class name; `ctk` and the slicer stand-ins add theirs.
 CUSTOM_WIDGETS = {}
 
@@ -47,7 +50,7 @@ def _propertyName(name):
 
 
 def _hasProperty(widget, name):
-    return name[0] != "_" and QObject.metaObject(widget).indexOfProperty(_propertyName(name)) >= 0
+    return name[0] != "_" and name not in _VIRTUAL and QObject.metaObject(widget).indexOfProperty(_propertyName(name)) >= 0
 
 
 def _connect(sender, signature, slot):

@@ -1,0 +1,214 @@
+"""Pictures of the panel and of the linked views, from a running server: ``python pictures.py OUT_DIR SERVER_URL [SCAN]``.
+
+SCAN is a folder with one DICOM series or a NIfTI file; without it a breast is simulated. Needs what the tests in this
+folder need; run it from anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import conftest  # noqa: F401 - puts the stand-ins and the module on the path
+import numpy as np
+import qt
+import slicer
+from CounterfactualMRI import CounterfactualMRIWidget
+from CounterfactualMRILib import results
+from CounterfactualMRILib.layout import COUNTERFACTUAL_VIEW, ORIGINAL_VIEW
+from mrml_fixtures import Layout, makeVolume
+from PySide6.QtCore import QSettings, Qt
+from PySide6.QtGui import QColor, QFont, QImage, QPainter
+from PySide6.QtWidgets import QApplication
+from vtk.util.numpy_support import vtk_to_numpy
+
+PANEL_WIDTH = 540
+VIEW_SIZE = (420, 360)
+WAIT_S = 600
+
+
+def draw(folder: Path, address: str, scan: Path, changes: dict, options: dict | None = None) -> list[Path]:
+    """Use the panel on a scan as a person would, and save a picture after each step.
+
+    Args:
+        folder: Where the PNG files go.
+        address: A running `cfmri serve`.
+        scan: What to load.
+        changes: Acquisition parameters to change.
+        options: Values of the advanced controls.
+
+    Returns:
+        panel-connected.png, panel-running.png, panel-result.png, comparison.png and segmentation.png.
+    """
+    slicer.startAgain()
+    layout = Layout(slicer.mrmlScene)
+    volume, factual = load(scan)
+    panel = CounterfactualMRIWidget()
+    try:
+        return _draw(folder, panel, layout, volume, factual, address, changes, options or {})
+    finally:
+        panel.cleanup()
+        layout.close()
+
+
+def _draw(folder, panel, layout, volume, factual, address, changes, options) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    ui, saved = panel.ui, []
+    ui.addressComboBox.currentText = address
+    ui.testConnectionButton.click()
+    _until(lambda: not panel.display.isBusy)
+    ui.inputSelector.setCurrentNode(volume)
+    panel._setFactual(factual)
+    for name, value in changes.items():
+        panel.targets.rows[name].checkBox.checked = True
+        panel.targets.rows[name].setValue(value)
+    panel.options.setValues({**panel.options.values(), **options})
+    panel.onRequestChanged()
+    saved.append(grab(panel, folder / "panel-connected.png"))
+    ui.generateButton.click()
+    _until(lambda: not panel.display.isBusy or _isComputing(panel.display.job))
+    saved.append(grab(panel, folder / "panel-running.png"))
+    _until(lambda: not panel.display.isBusy)
+    node = panel.parameterNode.resultVolume
+    if node is None:
+        raise SystemExit(f"No counterfactual was made: {ui.statusLabel.text}")
+    saved.append(grab(panel, folder / "panel-result.png"))
+    saved.append(composeViews(layout, panel, volume, node, folder / "comparison.png"))
+    ui.segmentButton.click()
+    _until(lambda: not panel.display.isBusy)
+    saved.append(_composeSegmentation(layout, volume, node, folder / "segmentation.png"))
+    return saved
+
+
+def _isComputing(job) -> bool:
+    return job.step > 0 and not job.message.startswith("Sending")
+
+
+def load(scan: Path):
+    """Return a scan as a volume node, with its acquisition parameters by name."""
+    from cfmri_core.io.scan import read_scan
+
+    found = read_scan(scan)
+    voxels = np.ascontiguousarray(found.volume.voxels.transpose(2, 1, 0))
+    node = makeVolume(voxels, found.volume.affine, "scan")
+    low, high = np.percentile(voxels, (1, 99.5))
+    node.GetDisplayNode().SetWindowLevel(float(high - low), float(high + low) / 2)
+    return node, found.acquisition.parameters.known()
+
+
+def grab(panel, path: Path) -> Path:
+    """Save the panel as it looks now, no higher than its content."""
+    panel.parent.resize(PANEL_WIDTH, 1200)
+    panel.parent.show()
+    for _ in range(3):
+        QApplication.processEvents()
+        panel.parent.resize(PANEL_WIDTH, panel.parent.layout().totalHeightForWidth(PANEL_WIDTH))
+    QApplication.processEvents()
+    panel.parent.grab().save(str(path))
+    return path
+
+
+def composeViews(layout, panel, original, counterfactual, path: Path) -> Path:
+    """Save the two linked views side by side, at the middle of the counterfactual, moved in the left one only."""
+    panel.comparison.show(original, counterfactual)
+    left, right = (layout.sliceLogic(name, VIEW_SIZE) for name in (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW))
+    panel.comparison.show(original, counterfactual)
+    left.StartSliceNodeInteraction(slicer.vtkMRMLSliceNode.SliceToRASFlag)
+    sliceToRAS = left.GetSliceNode().GetSliceToRAS()
+    normal = [sliceToRAS.GetElement(row, 2) for row in range(3)]
+    rasBounds = [0.0] * 6
+    counterfactual.GetRASBounds(rasBounds)
+    centre = [(rasBounds[2 * axis] + rasBounds[2 * axis + 1]) / 2 for axis in range(3)]
+    left.SetSliceOffset(sum(a * b for a, b in zip(normal, centre, strict=True)))
+    left.SnapSliceOffsetToIJK()
+    left.EndSliceNodeInteraction()
+    offsets = [f"{logic.GetSliceOffset():.1f} mm" for logic in (left, right)]
+    labels = [f"{original.GetName()}   S {offsets[0]}", f"{counterfactual.GetName()}   S {offsets[1]}"]
+    return _compose([(viewPixels(logic), label) for logic, label in zip((left, right), labels, strict=True)], path)
+
+
+def _composeSegmentation(layout, original, counterfactual, path: Path) -> Path:
+    """Save the original's view without and with the tissue segments, in the segments' own colours."""
+    logic = layout.sliceLogic(ORIGINAL_VIEW)
+    before = viewPixels(logic)
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    if node is None:
+        raise SystemExit("No segmentation was made.")
+    labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    slicer.vtkSlicerSegmentationsModuleLogic.ExportAllSegmentsToLabelmapNode(node, labelmap, 0)
+    logic.GetSliceCompositeNode().SetLabelVolumeID(labelmap.GetID())
+    logic.GetSliceCompositeNode().SetLabelOpacity(0.6)
+    segmentation = node.GetSegmentation()
+    names = [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
+    return _compose([(before, original.GetName()), (viewPixels(logic), ", ".join(names))], path)
+
+
+def viewPixels(logic) -> np.ndarray:
+    """Return what a slice view shows, resliced and blended by MRML: uint8, shape (rows, columns, 3), top row first."""
+    logic.GetBlend().Update()
+    image = logic.GetImageDataConnection().GetProducer()
+    image.Update()
+    data = image.GetOutput()
+    columns, rows, _ = data.GetDimensions()
+    pixels = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(rows, columns, -1)
+    return np.ascontiguousarray(pixels[::-1, :, :3].astype(np.uint8))
+
+
+def _compose(views, path: Path) -> Path:
+    bar, gap = 26, 4
+    rows, columns = views[0][0].shape[:2]
+    picture = QImage(len(views) * (columns + gap) - gap, rows + bar, QImage.Format_RGB32)
+    picture.fill(QColor("#303a46"))
+    painter = QPainter(picture)
+    painter.setFont(QFont("DejaVu Sans", 9))
+    for index, (pixels, label) in enumerate(views):
+        left = index * (columns + gap)
+        painter.drawImage(left, bar, QImage(pixels.tobytes(), columns, rows, 3 * columns, QImage.Format_RGB888))
+        painter.setPen(QColor("#ffb066" if label.startswith(results.SYNTHETIC) else "white"))
+        text = painter.fontMetrics().elidedText(label, Qt.ElideMiddle, columns - 16)
+        painter.drawText(left + 8, bar - 8, text)
+    painter.end()
+    picture.save(str(path))
+    return path
+
+
+def _until(condition) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit("The server did not answer in time.")
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("address")
+    parser.add_argument("scan", type=Path, nargs="?")
+    arguments = parser.parse_args()
+    application = QApplication.instance() or QApplication(sys.argv[:1])
+    application.setOrganizationName("cfmri-pictures")
+    with tempfile.TemporaryDirectory() as scratch:
+        QSettings.setDefaultFormat(QSettings.IniFormat)
+        QSettings.setPath(QSettings.IniFormat, QSettings.UserScope, scratch)
+        scan = arguments.scan or _simulated(Path(scratch))
+        changes = {"field_strength_t": 1.5, "echo_time_ms": 1.4, "repetition_time_ms": 4.3}
+        for path in draw(arguments.folder, arguments.address, scan, changes):
+            print(path)  # noqa: T201
+
+
+def _simulated(folder: Path) -> Path:
+    from cfmri_core.data.studies import list_studies
+    from cfmri_core.simulation.study import StudyPlan, simulate_dataset
+
+    simulate_dataset(folder / "studies", 1, 71000, StudyPlan(slab_mm=20.0))
+    return list_studies(folder / "studies")[0].scan_path
+
+
+if __name__ == "__main__":
+    main()

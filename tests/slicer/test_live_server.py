@@ -1,0 +1,215 @@
+"""The whole loop against a real `cfmri serve`, over HTTP: what a user of the panel does."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import slicer
+from CounterfactualMRI import CounterfactualMRIWidget
+from CounterfactualMRILib import jobs, problems, results
+from CounterfactualMRILib.client import Client
+from CounterfactualMRILib.layout import COUNTERFACTUAL_VIEW, ORIGINAL_VIEW
+from CounterfactualMRILib.logic import CounterfactualMRILogic
+from CounterfactualMRILib.problems import ServerProblem
+from mrml_fixtures import affineOf, makeVolume, oblique, toMatrix
+from test_counterfactual_mri import until
+
+# Simulating, starting and training take a minute on two idle cores, and many on busy ones.
+pytestmark = pytest.mark.timeout(1200)
+
+
+def loadStudy(live_studies, name="scan"):
+    """The first simulated study as a volume node, with a DICOM database that knows its header."""
+    from cfmri_core.data.studies import list_studies
+    from cfmri_core.dicom.read import read_series
+
+    series = read_series(list_studies(live_studies)[0].scan_path)
+    volume = makeVolume(np.ascontiguousarray(series.volume.voxels.transpose(2, 1, 0)), series.volume.affine, name)
+    volume.SetAttribute("DICOM.instanceUIDs", " ".join(header.SOPInstanceUID for header in series.headers))
+    return volume, series
+
+
+class Database:
+    """ctkDICOMDatabase over the headers of one series."""
+
+    isOpen = True
+
+    def __init__(self, headers):
+        self.headers = {header.SOPInstanceUID: header for header in headers}
+
+    def instanceValue(self, uid, tag):
+        element = self.headers[uid].get(tuple(int(part, 16) for part in tag.split(",")))
+        if element is None or element.value is None:
+            return ""
+        values = element.value if element.VM > 1 else [element.value]
+        return "\\".join(str(value) for value in values)
+
+
+@pytest.fixture
+def study(live_studies, monkeypatch):
+    volume, series = loadStudy(live_studies)
+    monkeypatch.setattr(slicer, "dicomDatabase", Database(series.headers), raising=False)
+    return volume
+
+
+@pytest.fixture
+def logic(live_server):
+    return CounterfactualMRILogic(live_server)
+
+
+def otherEchoTime(logic, volume):
+    from CounterfactualMRILib.acquisition import readAcquisition
+
+    return round(readAcquisition(volume)["echo_time_ms"] * 0.8, 3)
+
+
+def farCorner(node):
+    return affineOf(node) @ [*np.array(node.GetImageData().GetDimensions()) - 1, 1]
+
+
+def test_the_server_describes_what_the_panel_needs(logic, live_server):
+    server = logic.connectToServer()
+    assert Client(live_server).health()["status"] == "ok"
+    assert {"counterfactual", "iap_predictor", "tissue_segmenter"} <= set(server.models)
+    assert len(server.models["counterfactual"].targets()) == 8
+    assert {option.name for option in server.models["counterfactual"].options()} >= {"method", "seed", "slices"}
+    assert [label.name for label in server.models["tissue_segmenter"].labels] == ["fat", "fibroglandular tissue"]
+    assert "tissue_segmenter" in server.trainers
+
+
+def test_counterfactual_of_a_slab(logic, study):
+    changed = otherEchoTime(logic, study)
+    node = logic.generateCounterfactual(study, {"echo_time_ms": changed, "steps": 4, "slices": "1:3", "seed": 5})
+    assert node.GetName().startswith("[synthetic] scan")
+    assert node.GetImageData().GetScalarTypeAsString() == "float"
+    sizes, sourceSizes = node.GetImageData().GetDimensions(), study.GetImageData().GetDimensions()
+    assert sizes == (*sourceSizes[:2], 2)
+    assert np.abs(farCorner(node) - affineOf(study) @ [*np.array(sourceSizes[:2]) - 1, 2, 1]).max() < 1e-3
+    evidence = json.loads(node.GetAttribute("CounterfactualMRI.Evidence"))
+    assert evidence["synthetic"] is True
+    assert list(evidence["changes"]) == ["echo_time_ms"]
+    assert evidence["requested"]["echo_time_ms"] == changed
+    assert f"TE {changed:g} ms" in node.GetName()
+    assert evidence["seed"] == 5
+    assert evidence["factual"]["repetition_time_ms"] > 0
+    assert evidence["model"]["sha256"]
+    assert results.sourceOf(node) is study
+
+
+def test_counterfactual_to_the_same_parameters_is_the_source(logic, study):
+    node = logic.generateCounterfactual(study, {"slices": "2", "steps": 4})
+    source = slicer.util.arrayFromVolume(study)[2].astype(np.float64)
+    result = slicer.util.arrayFromVolume(node)[0]
+    assert np.abs(result - source).max() <= 1e-3 * (source.max() - source.min())
+
+
+@pytest.mark.parametrize("case", ["oblique", "mirrored", "transformed"])
+def test_whole_volume_geometry(logic, case):
+    affine = oblique() if case == "oblique" else np.diag([-1.5, -1.5, 3.0, 1.0])
+    volume = makeVolume((200 * np.random.default_rng(0).random((3, 24, 20))).astype(np.int16), affine)
+    if case == "transformed":
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        transform.SetMatrixTransformToParent(toMatrix(oblique(spacing=(1, 1, 1), origin=(25, 0, 0))))
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+    request = {"echo_time_ms": 1.5, "steps": 2, "factual": {"echo_time_ms": 2.4}}
+    node = logic.generateCounterfactual(volume, request)
+    assert node.GetImageData().GetDimensions() == volume.GetImageData().GetDimensions()
+    assert np.abs(farCorner(node) - farCorner(volume)).max() < 1e-3
+    assert node.GetTransformNodeID() == volume.GetTransformNodeID()
+
+
+def test_predicted_parameters(logic, study):
+    predicted = logic.predictParameters(study)
+    assert predicted["field_strength_t"]["value"] in (1.5, 3.0)
+    assert sum(predicted["field_strength_t"]["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_segmentation(logic, study):
+    node = logic.segment(study)
+    segmentation = node.GetSegmentation()
+    names = {segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())}
+    assert names <= {"fat", "fibroglandular tissue"}
+    assert names
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
+
+
+def test_a_refused_parameter_names_field_value_and_range(logic, study):
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    with pytest.raises(ServerProblem) as caught:
+        logic.generateCounterfactual(study, {"echo_time_ms": -1.0})
+    problem = caught.value
+    assert (problem.kind, problem.field, problem.value) == (problems.REJECTED, "echo_time_ms", -1.0)
+    assert "1000" in problem.accepted
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+    with pytest.raises(ServerProblem) as caught:
+        logic.generateCounterfactual(study, {"slices": "5000"})
+    assert caught.value.hint or caught.value.message
+
+
+def test_cancel_on_the_server(logic, study, live_server):
+    job = logic.generateCounterfactual(study, {"echo_time_ms": 1.3, "steps": 500}, wait=False)
+    deadline = time.monotonic() + 60
+    while (not job.steps or job.message.startswith("Sending")) and time.monotonic() < deadline:
+        logic.poll()
+        time.sleep(0.02)
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    began = time.monotonic()
+    job.cancel()
+    while logic.isBusy and time.monotonic() < deadline:
+        logic.poll()
+        time.sleep(0.02)
+    assert job.state == jobs.CANCELLED
+    assert time.monotonic() - began < 5
+    assert slicer.mrmlScene.GetNumberOfNodes() == before
+
+
+def test_the_panel_from_connection_to_comparison(qapp, live_server, study, layout):
+    panel = CounterfactualMRIWidget()
+    ui = panel.ui
+    ui.addressComboBox.currentText = live_server
+    ui.testConnectionButton.click()
+    until(qapp, lambda: not panel.display.isBusy, 30)
+    assert ui.connectionLabel.text.startswith("Connected.")
+    ui.inputSelector.setCurrentNode(study)
+    assert "8 parameters from the DICOM header" in ui.acquisitionLabel.text
+    row = panel.targets.rows["echo_time_ms"]
+    row.checkBox.checked = True
+    row.widget.value = 1.3
+    panel.options.rows["steps"].checkBox.checked = True
+    panel.options.rows["steps"].widget.value = 3
+    panel.options.rows["slices"].widget.text = "2:4"
+    ui.generateButton.click()
+    longest = until(qapp, lambda: not panel.display.isBusy, 60)
+    assert "Made [synthetic] scan" in ui.statusLabel.text
+    assert panel.comparison.isShown
+    assert longest < 1.0
+    node = panel.parameterNode.resultVolume
+    for name, volume in ((ORIGINAL_VIEW, study), (COUNTERFACTUAL_VIEW, node)):
+        assert layout.sliceLogic(name).GetSliceCompositeNode().GetBackgroundVolumeID() == volume.GetID()
+    assert node.GetDisplayNode().GetWindow() == study.GetDisplayNode().GetWindow()
+    ui.segmentButton.click()
+    until(qapp, lambda: not panel.display.isBusy, 60)
+    assert "Made scan tissue" in ui.statusLabel.text
+    panel.cleanup()
+
+
+def test_training_shows_progress_and_publishes(qapp, live_server, layout):
+    panel = CounterfactualMRIWidget()
+    ui = panel.ui
+    ui.addressComboBox.currentText = live_server
+    ui.testConnectionButton.click()
+    until(qapp, lambda: not panel.display.isBusy, 30)
+    ui.augmentationComboBox.currentIndex = 1
+    ui.epochsSpinBox.value = 1
+    seen = set()
+
+    def ended():
+        seen.add(ui.trainStatusLabel.text.split(",")[0])
+        return not panel.trainDisplay.isBusy
+
+    ui.trainButton.click()
+    until(qapp, ended, 500)
+    assert ui.trainStatusLabel.text.startswith("Trained. Epoch 1 of 1"), ui.trainStatusLabel.text
+    assert len(seen) > 2
+    panel.cleanup()
