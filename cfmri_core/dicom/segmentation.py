@@ -17,7 +17,7 @@ from pydicom.sr.coding import Code
 
 from cfmri_core import __version__
 from cfmri_core.dicom.derive import SYNTHETIC_DATA, box_in
-from cfmri_core.dicom.parser import text_of
+from cfmri_core.dicom.parser import parser_errors, text_of
 from cfmri_core.dicom.provenance import FIRST_SERIES_NUMBER, NOT_FOR_DIAGNOSIS, deterministic_uid
 from cfmri_core.dicom.read import Series
 from cfmri_core.errors import GeometryError
@@ -66,25 +66,26 @@ def write_segmentation(path: Path, source: Series, labels: Volume) -> Path:
     headers = [_completed(header) for header in source.headers]
     digest = hashlib.sha256(frames.tobytes()).hexdigest()
     series = str(headers[0].SeriesInstanceUID)
-    segmentation = highdicom.seg.Segmentation(
-        source_images=headers,
-        pixel_array=frames,
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_description(number) for number in SEGMENTS],
-        series_instance_uid=deterministic_uid("segmentation series", digest, series),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=deterministic_uid("segmentation", digest, series),
-        instance_number=1,
-        manufacturer="cfmri",
-        manufacturer_model_name=ALGORITHM_NAME,
-        software_versions=__version__,
-        device_serial_number=__version__,
-        content_label="TISSUE",
-        series_description=f"Tissue labels by cfmri {NOT_FOR_DIAGNOSIS}",
-    )
-    _keep_from_source(segmentation, headers[0])
-    if source.frame_numbers:
-        _refer_to_frames(segmentation, source)
+    with parser_errors(path):
+        segmentation = highdicom.seg.Segmentation(
+            source_images=headers,
+            pixel_array=frames,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_description(number) for number in SEGMENTS],
+            series_instance_uid=deterministic_uid("segmentation series", digest, series),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=deterministic_uid("segmentation", digest, series),
+            instance_number=1,
+            manufacturer="cfmri",
+            manufacturer_model_name=ALGORITHM_NAME,
+            software_versions=__version__,
+            device_serial_number=__version__,
+            content_label="TISSUE",
+            series_description=f"Tissue labels by cfmri {NOT_FOR_DIAGNOSIS}",
+        )
+        _keep_from_source(segmentation, headers[0])
+        if source.frame_numbers:
+            _refer_to_frames(segmentation, source)
     with atomic_file(path) as partial:
         pydicom.dcmwrite(partial, segmentation, write_like_original=False)
     return path
