@@ -111,7 +111,7 @@ def overlay_figure(panels: Mapping[str, tuple[Slice, Slice]], window: tuple[floa
         panels: Title to (image, labels), from left to right.
         window: Value shown black, value shown white.
     """
-    figure, axes = _row_of_panels(panels)
+    figure, axes = _row_of_panels(panels, margin_inches=0.0)
     for axis, (title, (image, labels)) in zip(axes, panels.items(), strict=True):
         _show(axis, image, title, cmap="gray", vmin=window[0], vmax=window[1])
         for value, colour in LABEL_COLOURS.items():
@@ -158,12 +158,12 @@ def _lies_across(i_code: str, j_code: str) -> bool:
     return "A" in (i_code, _OPPOSITE[i_code]) and "S" in (j_code, _OPPOSITE[j_code])
 
 
-def _row_of_panels(panels: Mapping[str, Any]) -> tuple[Figure, list[Axes]]:
+def _row_of_panels(panels: Mapping[str, Any], margin_inches: float = 0.8) -> tuple[Figure, list[Axes]]:
     first = next(iter(panels.values()))
     slice_ = first[0] if isinstance(first, tuple) else first
     _, width_mm, height_mm, _ = slice_.extent_mm
     height = min(_PANEL_INCHES * height_mm / width_mm, 1.6 * _PANEL_INCHES)
-    figure = Figure(figsize=(_PANEL_INCHES * len(panels) + 0.8, height + 0.45), layout="constrained")
+    figure = Figure(figsize=(_PANEL_INCHES * len(panels) + margin_inches, height + 0.35), layout="constrained")
     return figure, list(np.atleast_1d(figure.subplots(1, len(panels))))
 
 

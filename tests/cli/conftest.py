@@ -62,7 +62,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("models")
     spec = ConditionSpec.from_parameters(list(PRESETS.values()))
-    Editor.create("tiny", spec).save(root / "editor", "Untrained, for tests.")
+    editor = Editor.create("tiny", spec)
+    with torch.no_grad():
+        for weights in editor.network.parameters():  # the last layers begin at zero: nothing would be edited
+            weights.add_(0.02 * torch.randn_like(weights))
+    editor.save(root / "editor", "Untrained, for tests.")
     IapPredictor.create("tiny", spec).save(root / "iap_predictor", "Untrained, for tests.")
     Segmenter.create("tiny").save(root / "segmenter", "Untrained, for tests.")
     return root

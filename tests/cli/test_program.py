@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cfmri_core
-from cfmri_core.cli import main as main_module
+from cfmri_core.cli import program
 from cfmri_core.errors import Cancelled, CheckpointError, ResourceError
 
 COMMANDS = ("doctor", "info", "simulate", "predict-iap", "edit", "segment", "train", "evaluate", "serve")
@@ -48,7 +48,7 @@ def test_version_is_that_of_the_package_and_of_the_distribution(cfmri):
         (("nothing",), "No such command 'nothing'"),
         (("edit", "--nothing"), "No such option"),
         (("edit",), "Missing argument"),
-        (("simulate", "x", "--subjects", "many"), "not a valid int"),
+        (("simulate", "x", "--subjects", "many"), "valid integer"),
         (("info", "does-not-exist"), "does-not-exist"),
     ],
 )
@@ -76,7 +76,7 @@ def test_every_exception_becomes_one_line(cfmri, monkeypatch, error, code, words
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(main_module, "app", fail)
+    monkeypatch.setattr(program, "app", fail)
     outcome = cfmri("doctor")
     assert outcome.code == code
     assert words in outcome.err
@@ -87,7 +87,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(cfmri, monkeypatch):
     def fail(*_args, **_kwargs):
         raise ValueError("inside")
 
-    monkeypatch.setattr(main_module, "app", fail)
+    monkeypatch.setattr(program, "app", fail)
     outcome = cfmri("info", "x", "--debug")
     assert "Traceback" in outcome.err
     assert outcome.code == 1

@@ -38,15 +38,21 @@ app.command("serve")(server.serve)
 app.command("demo", hidden=True)(server.demo)
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-    debug: Annotated[bool, typer.Option(_DEBUG, help="On an error, print the whole traceback.")] = False,
-) -> None:
-    del debug  # taken out of the arguments by main(), so that it may stand anywhere
-    if version:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="On an error, print the whole traceback.")] = False,
+) -> None:
+    del version  # has its own callback
+    del debug  # taken out of the arguments by main(), so that it may stand anywhere
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
