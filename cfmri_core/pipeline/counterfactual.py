@@ -126,7 +126,7 @@ def edit_volume(
         ModelOutputError: The network produced values that are not finite.
     """
     started = time.monotonic()
-    requested = factual.replaced(request.changes)
+    requested = requested_parameters(factual, request.changes)
     whole = SliceStack.of(volume, editor.image_size)
     scale = IntensityScale.of(volume.voxels)
     first, last = request.slices or (0, whole.count)
@@ -166,6 +166,14 @@ def edit_volume(
         "elapsed_s": round(time.monotonic() - started, 2),
     }
     return Counterfactual(source.with_voxels(voxels.astype(np.float32)), requested, evidence)
+
+
+def requested_parameters(factual: AcquisitionParameters, changes: Mapping[str, str | float]) -> AcquisitionParameters:
+    """Apply changes; another scanner model without its manufacturer leaves the manufacturer unknown."""
+    requested = factual.replaced(changes)
+    if requested.manufacturer_model != factual.manufacturer_model and "manufacturer" not in changes:
+        return requested.replaced({"manufacturer": None})
+    return requested
 
 
 def edit_images(

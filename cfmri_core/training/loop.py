@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ class _State:
             self.network.load_state_dict(content["network"])
             self.average.load_state_dict(content["average"])
             self.optimizer.load_state_dict(content["optimizer"])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
             raise CheckpointError(
                 f"{path} is not a checkpoint of this run.", "Train with the same preset and data, or without --resume."
             ) from error

@@ -75,6 +75,12 @@ def test_evidence_tells_how_it_came_about(editor, volume):
     assert evidence["warnings"] == []
 
 
+def test_another_model_does_not_keep_the_old_manufacturer(editor, volume):
+    requested = edit_volume(volume, GE, request(changes={"manufacturer_model": "Avanto"}), editor).requested
+    assert requested.manufacturer is None
+    assert requested.field_strength_t == GE.field_strength_t
+
+
 def test_paper_method_moves_the_image(editor, volume):
     result = edit_volume(volume, GE, request(method="paper", steps=2), editor)
     assert np.isfinite(result.volume.voxels).all()
@@ -94,7 +100,12 @@ def test_progress_runs_to_the_end_and_cancels(editor, volume):
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"method": "magic"}, "magic"), ({"steps": 0}, "steps"), ({"steps": 5000}, "steps"), ({"guidance_scale": 99}, "99")],
+    [
+        ({"method": "magic"}, "magic"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 5000}, "steps"),
+        ({"guidance_scale": 99}, "99"),
+    ],
 )
 def test_bad_settings_are_refused(changes, named):
     with pytest.raises(RequestError, match=named):

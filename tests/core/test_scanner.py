@@ -35,7 +35,8 @@ def test_the_scan_is_not_shifted_against_the_anatomy(anatomy, subject):
     volume = scan(anatomy, subject, GE, noise_seed=None).voxels
     wanted = (scanned_labels(anatomy).voxels == 2).astype(float)
     scores = {
-        shift: np.sum(np.roll(volume, shift, axis=(0, 1)) * wanted) for shift in [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+        shift: np.sum(np.roll(volume, shift, axis=(0, 1)) * wanted)
+        for shift in [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
     }
     assert max(scores, key=scores.get) == (0, 0)
 
@@ -85,4 +86,9 @@ def test_every_parameter_changes_the_image(anatomy, subject):
 
 def test_an_unknown_echo_time_is_refused(anatomy, subject):
     with pytest.raises(AcquisitionError, match="echo_time_ms"):
-        scan(anatomy, subject, AcquisitionParameters(field_strength_t=3, flip_angle_deg=10, slice_thickness_mm=2), noise_seed=None)
+        scan(
+            anatomy,
+            subject,
+            AcquisitionParameters(field_strength_t=3, flip_angle_deg=10, slice_thickness_mm=2),
+            noise_seed=None,
+        )

@@ -60,7 +60,9 @@ def test_the_truth_is_the_noise_free_pair(root):
 
 def test_the_same_seed_writes_the_same_pixels(root, tmp_path):
     again = simulate_study(tmp_path / "sub-0001", 51, PLAN)
-    assert np.array_equal(read_scan(again / "dicom").volume.voxels, read_scan(root / "sub-0001" / "dicom").volume.voxels)
+    assert np.array_equal(
+        read_scan(again / "dicom").volume.voxels, read_scan(root / "sub-0001" / "dicom").volume.voxels
+    )
 
 
 def test_a_complete_subject_is_kept(root):

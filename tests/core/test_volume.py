@@ -16,7 +16,9 @@ def test_not_three_axes_is_refused(shape):
         Volume(np.zeros(shape, np.float32), np.eye(4))
 
 
-@pytest.mark.parametrize("affine", [np.zeros((4, 4)), np.diag([1.0, 1.0, 0.0, 1.0]), np.full((4, 4), np.nan), np.eye(3)])
+@pytest.mark.parametrize(
+    "affine", [np.zeros((4, 4)), np.diag([1.0, 1.0, 0.0, 1.0]), np.full((4, 4), np.nan), np.eye(3)]
+)
 def test_bad_affine_is_refused(affine):
     with pytest.raises(GeometryError, match="affine"):
         Volume(np.zeros((2, 2, 2), np.float32), affine)

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+from cfmri_core.errors import Cancelled, CheckpointError, ModelOutputError
+from cfmri_core.training.loop import Schedule, learning_rate, train
+
+SCHEDULE = Schedule(iterations=40, learning_rate=0.05, validate_every=10, average_decay=0.9, seed=3)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Linear(4, 1)
+
+
+def loss(net, generator):
+    x = torch.randn(16, 4, generator=generator)
+    return ((net(x) - x.sum(1, keepdim=True)) ** 2).mean()
+
+
+def validate(net):
+    return float(((net.weight - 1) ** 2).sum() + net.bias.abs().sum())
+
+
+def test_training_lowers_the_score_and_leaves_the_averaged_best_weights(tmp_path):
+    net = network()
+    start = validate(net)
+    best = train(net, loss, validate, tmp_path, SCHEDULE)
+    assert best < start / 2
+    assert validate(net) == pytest.approx(best)
+    assert list((tmp_path / "events").iterdir())
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    whole, resumed = network(), network()
+    train(whole, loss, validate, tmp_path / "whole", SCHEDULE)
+
+    def killed(step, total, message):
+        if step == 25:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        train(resumed, loss, validate, tmp_path / "killed", SCHEDULE, progress=killed)
+    again = network()
+    train(again, loss, validate, tmp_path / "killed", SCHEDULE, resume=True)
+    assert torch.equal(again.weight, whole.weight)
+
+
+def test_resume_without_a_checkpoint_starts_anew(tmp_path):
+    net = network()
+    assert train(net, loss, validate, tmp_path, SCHEDULE, resume=True) < 5
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    train(network(), loss, validate, tmp_path, SCHEDULE)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this run"):
+        train(nn.Linear(7, 1), loss, validate, tmp_path, SCHEDULE, resume=True)
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"network": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError):
+        train(network(), loss, validate, tmp_path, SCHEDULE, resume=True)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_loss_that_is_not_finite_stops(tmp_path):
+    with pytest.raises(ModelOutputError, match="step 0"):
+        train(network(), lambda net, generator: net.weight.sum() * float("nan"), validate, tmp_path, SCHEDULE)
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    rates = [learning_rate(Schedule(iterations=1000, learning_rate=1.0), step) for step in (0, 19, 500, 999)]
+    assert rates[0] == pytest.approx(0.05)
+    assert rates[1] == pytest.approx(1.0)
+    assert 0.4 < rates[2] < 0.6
+    assert rates[3] == pytest.approx(0.05, abs=0.01)

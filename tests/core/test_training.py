@@ -1,0 +1,92 @@
+"""The three trainings, a few steps each, on simulated studies."""
+
+import json
+
+import pytest
+
+from cfmri_core.data.studies import list_studies, load_slices
+from cfmri_core.errors import RequestError
+from cfmri_core.io.scan import read_scan
+from cfmri_core.models.editor import Editor
+from cfmri_core.models.iap_predictor import IapPredictor
+from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.pipeline.prediction import predict_acquisition
+from cfmri_core.pipeline.segmentation import segment_volume, volumes_ml
+from cfmri_core.simulation.study import StudyPlan, simulate_dataset
+from cfmri_core.training.editor import train_editor
+from cfmri_core.training.iap_predictor import train_iap_predictor
+from cfmri_core.training.segmenter import counterfactual_images, train_segmenter
+
+QUICK = {"iterations": 2, "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    simulate_dataset(root, 3, 60, StudyPlan(slab_mm=8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def editor(data, tmp_path_factory):
+    return Editor.load(train_editor(data, tmp_path_factory.mktemp("editor"), **QUICK))
+
+
+def test_the_editor_learns_what_its_training_subjects_had(editor, data):
+    models = {json.loads(path.read_text())["parameters"]["manufacturer_model"] for path in data.glob("*/study.json")}
+    assert set(editor.spec.categories["manufacturer_model"]) <= models
+
+
+def test_a_trained_editor_can_be_trained_on(editor, data, tmp_path):
+    first = train_editor(data, tmp_path / "one", **QUICK)
+    second = train_editor(data, tmp_path / "two", start_from=first, **QUICK)
+    assert Editor.load(second).spec == Editor.load(first).spec
+    assert Editor.load(second).sha256 != Editor.load(first).sha256
+
+
+def test_training_is_repeatable(data, tmp_path):
+    shas = {IapPredictor.load(train_iap_predictor(data, tmp_path / name, **QUICK)).sha256 for name in "ab"}
+    assert len(shas) == 1
+
+
+def test_the_predictor_predicts_every_parameter(data, tmp_path):
+    predictor = IapPredictor.load(train_iap_predictor(data, tmp_path, **QUICK))
+    predicted = predict_acquisition(read_scan(data / "sub-0001" / "dicom").volume, predictor)
+    assert set(predicted) == set(predictor.spec.blocks)
+    assert sum(predicted["manufacturer_model"]["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "counterfactual"])
+def test_the_segmenter_labels_on_the_scans_own_grid(data, tmp_path, editor, augmentation):
+    folder = train_segmenter(
+        data, tmp_path, augmentation=augmentation, editor=editor, counterfactuals_per_volume=1, **QUICK
+    )
+    volume = read_scan(data / "sub-0001" / "dicom").volume
+    labels = segment_volume(volume, Segmenter.load(folder))
+    assert labels.has_same_grid(volume)
+    assert labels.voxels.max() <= 2
+    assert set(volumes_ml(labels)) == {"fat", "fibroglandular tissue"}
+    assert "--augmentation " + augmentation in (folder / "README.md").read_text()
+
+
+def test_counterfactuals_keep_shape_and_differ(data, editor):
+    slices = load_slices(list_studies(data)[:1], 96)
+    (edited,) = counterfactual_images(slices, editor, 1, seed=0)
+    assert edited.shape == slices.images.shape
+
+
+def test_augmentation_needs_an_editor_and_a_known_name(data, tmp_path):
+    with pytest.raises(RequestError, match="editor"):
+        train_segmenter(data, tmp_path, augmentation="counterfactual", **QUICK)
+    with pytest.raises(RequestError, match="magic"):
+        train_segmenter(data, tmp_path, augmentation="magic", **QUICK)
+
+
+def test_unlabelled_and_single_studies_are_refused(data, tmp_path):
+    (tmp_path / "data" / "sub-0001").mkdir(parents=True)
+    (tmp_path / "data" / "sub-0001" / "dicom").symlink_to(data / "sub-0001" / "dicom")
+    with pytest.raises(RequestError, match="no labelled study"):
+        train_segmenter(tmp_path / "data", tmp_path / "out", **QUICK)
+    for train in (train_editor, train_iap_predictor):
+        with pytest.raises(RequestError, match="at least 2"):
+            train(tmp_path / "data", tmp_path / "out", **QUICK)
