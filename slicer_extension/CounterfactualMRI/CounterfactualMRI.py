@@ -5,13 +5,6 @@ import json
 import qt
 import slicer
 import vtk
-from slicer.ScriptedLoadableModule import (
-    ScriptedLoadableModule,
-    ScriptedLoadableModuleTest,
-    ScriptedLoadableModuleWidget,
-)
-from slicer.util import VTKObservationMixin
-
 from CounterfactualMRILib import results
 from CounterfactualMRILib.acquisition import readAcquisition
 from CounterfactualMRILib.controls import ParameterControls
@@ -22,6 +15,12 @@ from CounterfactualMRILib.logic import DEFAULT_ADDRESS, CounterfactualMRILogic
 from CounterfactualMRILib.problems import Problem, ServerProblem
 from CounterfactualMRILib.schema import COUNTERFACTUAL, TISSUE_SEGMENTER
 from CounterfactualMRILib.server_section import ServerSection
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
 
 POLL_INTERVAL_MS = 100
 
@@ -37,7 +36,8 @@ class CounterfactualMRI(ScriptedLoadableModule):
         self.parent.contributors = ["cfmri contributors"]
         self.parent.helpText = (
             "Shows an MR volume as it would have looked had it been acquired otherwise (field strength, echo time, "
-            "scanner...), segments tissue and retrains the segmentation, on a server started with <code>cfmri serve</code>. "
+            "scanner...), segments tissue and retrains the segmentation, on a server started with "
+            "<code>cfmri serve</code>. "
             "For research only: a synthetic image is not an acquisition."
         )
         self.parent.acknowledgementText = "Built on MONAI Label and MONAI."

@@ -1,4 +1,4 @@
-"""Pictures of the panel and of the linked views, from a running server: ``python pictures.py OUT_DIR SERVER_URL [SCAN]``.
+"""Pictures of the panel and the linked views, from a running server: ``python pictures.py OUT_DIR SERVER_URL [SCAN]``.
 
 SCAN is a folder with one DICOM series or a NIfTI file; without it a breast is simulated. Needs what the tests in this
 folder need; run it from anywhere.
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import conftest  # noqa: F401 - puts the stand-ins and the module on the path
 import numpy as np
-import qt
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
 from CounterfactualMRILib import results

@@ -111,10 +111,10 @@ class ScriptedServer:
 
 def multipartAnswer(values: dict, image: bytes, boundary: str = "B0undary") -> Answer:
     """A result as the server sends it."""
-    body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\nContent-Type: application/json\r\n\r\n'
-        f'{json.dumps(values)}\r\n--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="r.nrrd"\r\n\r\n'
-    ).encode() + image + f"\r\n--{boundary}--\r\n".encode()
+    head = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    fields = f'{head}"params"\r\nContent-Type: application/json\r\n\r\n{json.dumps(values)}\r\n'
+    fields += f'{head}"image"; filename="r.nrrd"\r\n\r\n'
+    body = fields.encode() + image + f"\r\n--{boundary}--\r\n".encode()
     return Answer(body=body, contentType=f"multipart/form-data; boundary={boundary}")
 
 

@@ -128,13 +128,17 @@ def test_loopback_never_goes_through_a_proxy(scripted, monkeypatch):
 
 
 def test_run_sends_reports_and_saves(scripted, image, tmp_path):
-    statuses = ({"state": "queued"}, {"state": "running", "step": 3, "steps": 20, "message": "Denoising"}, {"state": "done"})
+    statuses = (
+        {"state": "queued"},
+        {"state": "running", "step": 3, "steps": 20, "message": "Denoising"},
+        {"state": "done"},
+    )
     server = scripted(jobScript("counterfactual", multipartAnswer({"synthetic": True}, NRRD), *statuses))
     reports = []
     result = run(server, image, tmp_path, report=lambda *report: reports.append(report))
     assert result.values == {"synthetic": True}
     assert result.imagePath.read_bytes() == NRRD
-    assert (3, 20, "Denoising") in reports
+    assert (3, 20, "Denoising, step 3 of 20") in reports
     assert reports[0][2].startswith("Sending")
     body = server.received[0][3]
     assert image.read_bytes() in body
@@ -152,7 +156,10 @@ def test_json_only_result(scripted, image, tmp_path):
     ("answer", "kind"),
     [
         (Answer(413), problems.TOO_LARGE),
-        (Answer(422, {"detail": {"field": "echo_time_ms", "value": -1, "accepted": "0.01 to 1000 ms"}}), problems.REJECTED),
+        (
+            Answer(422, {"detail": {"field": "echo_time_ms", "value": -1, "accepted": "0.01 to 1000 ms"}}),
+            problems.REJECTED,
+        ),
         (Answer(422, {"detail": [{"msg": "pydantic's own"}]}), problems.REJECTED),
         (Answer(429, {"detail": "busy"}), problems.BUSY),
         (Answer(202, {"no": "id"}), problems.UNREADABLE),
@@ -238,7 +245,9 @@ def trainScript(*progress):
 
 def test_train_reports_until_done(scripted):
     running = {"state": "running", "epoch": 1, "epochs": 2, "loss": 0.5, "metric": 0.25, "eta_s": 7}
-    server = scripted(trainScript({"state": "preparing", "message": "Reading studies"}, running, {**running, "state": "done"}))
+    server = scripted(
+        trainScript({"state": "preparing", "message": "Reading studies"}, running, {**running, "state": "done"})
+    )
     reports = []
     client = Client(server.address, timeouts=QUICK)
     status = client.train("tissue_segmenter", {"augmentation": "none"}, lambda *report: reports.append(report))

@@ -9,7 +9,15 @@ from scripted_server import INFO
 EXTRA = [
     {"name": "slices", "label": "Slices", "type": "text", "default": "", "role": "option", "help": "A:B"},
     {"name": "bias", "label": "Bias", "type": "boolean", "default": True, "role": "option"},
-    {"name": "steps", "label": "Steps", "type": "integer", "minimum": 1, "maximum": 1000, "default": None, "role": "option"},
+    {
+        "name": "steps",
+        "label": "Steps",
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 1000,
+        "default": None,
+        "role": "option",
+    },
     {"name": "free", "label": "Free", "type": "number", "default": 2.0, "role": "option"},
 ]
 
@@ -96,5 +104,5 @@ def test_new_controls_replace_the_old(made):
 def test_a_long_present_value_is_cut_but_told_in_the_tool_tip(made):
     row = made[0].rows["method"]
     row.setPresent("FAST_GEMS/SAT_GEMS/MP_GEMS")
-    assert row.note.text == "now FAST_GEMS.../MP_GEMS"
+    assert row.note.text == "now FAST_GEMS...S/MP_GEMS"
     assert row.note.toolTip == "FAST_GEMS/SAT_GEMS/MP_GEMS"

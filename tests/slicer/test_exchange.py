@@ -73,7 +73,11 @@ def test_a_slab_of_the_source_is_accepted(axis, tmp_path):
 def offGrid():
     affine = oblique()
     yield "shifted", np.zeros((6, 7, 8)), affine + np.pad([[0.01], [0], [0]], ((0, 1), (3, 0)))
-    yield "half a voxel off", np.zeros((6, 7, 4)), affine @ np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    yield (
+        "half a voxel off",
+        np.zeros((6, 7, 4)),
+        affine @ np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+    )
     yield "other spacing", np.zeros((6, 7, 8)), affine @ np.diag([1.001, 1, 1, 1])
     yield "flipped", np.zeros((6, 7, 8)), affine @ np.diag([-1, 1, 1, 1])
     yield "too large", np.zeros((6, 7, 9)), affine

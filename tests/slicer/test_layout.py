@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 import slicer
-from CounterfactualMRILib.layout import COUNTERFACTUAL_VIEW, LAYOUT_ID, ORIGINAL_VIEW, Comparison, acquisitionOrientation
+from CounterfactualMRILib.layout import (
+    COUNTERFACTUAL_VIEW,
+    LAYOUT_ID,
+    ORIGINAL_VIEW,
+    Comparison,
+    acquisitionOrientation,
+)
 from mrml_fixtures import makeVolume, oblique
 
 
@@ -19,7 +25,7 @@ def test_the_pair_is_shown_in_two_linked_views(shown, layout):
     comparison, pair, views = shown
     assert comparison.isShown
     assert layout.node.GetViewArrangement() == LAYOUT_ID
-    for volume, view in zip(pair, views):
+    for volume, view in zip(pair, views, strict=True):
         assert view.GetSliceCompositeNode().GetBackgroundVolumeID() == volume.GetID()
         assert view.GetSliceNode().GetViewGroup() == 71
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode") == 2

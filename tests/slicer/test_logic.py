@@ -14,7 +14,9 @@ from scripted_server import Answer, jobScript, multipartAnswer
 
 def resultOf(source, tmp_path, affine=None):
     affine = affineOf(source) if affine is None else affine
-    return multipartAnswer({"changes": {"echo_time_ms": 1.4}}, nrrdBytes(unscened(np.zeros((12, 30, 20), np.float32), affine), tmp_path))
+    return multipartAnswer(
+        {"changes": {"echo_time_ms": 1.4}}, nrrdBytes(unscened(np.zeros((12, 30, 20), np.float32), affine), tmp_path)
+    )
 
 
 def nodeNames():
@@ -62,7 +64,9 @@ def test_header_parameters_are_sent_unless_the_caller_knows_better(scripted, tmp
     logic = CounterfactualMRILogic(server.address)
     monkeypatch.setattr("CounterfactualMRILib.logic.readAcquisition", lambda node: {"echo_time_ms": 2.4})
     logic.generateCounterfactual(source, {"echo_time_ms": 1.4, "seed": None})
-    assert b'{"echo_time_ms": 1.4, "factual": {"echo_time_ms": 2.4}, "result_extension": ".nrrd"}' in server.received[1][3]
+    assert (
+        b'{"echo_time_ms": 1.4, "factual": {"echo_time_ms": 2.4}, "result_extension": ".nrrd"}' in server.received[1][3]
+    )
     server.received.clear()
     logic.generateCounterfactual(source, {"factual": {"echo_time_ms": 3.0}})
     posted = [body for method, _, _, body in server.received if method == "POST"]
@@ -92,7 +96,9 @@ def test_a_fault_of_the_server_leaves_the_scene_unchanged(scripted, folders, fau
 
 def test_cancel_is_immediate_and_leaves_nothing(scripted, tmp_path, folders):
     source = makeVolume()
-    server = scripted(jobScript("counterfactual", resultOf(source, tmp_path), {"state": "running", "step": 1, "steps": 9}))
+    server = scripted(
+        jobScript("counterfactual", resultOf(source, tmp_path), {"state": "running", "step": 1, "steps": 9})
+    )
     logic = CounterfactualMRILogic(server.address)
     before = nodeNames()
     job = logic.generateCounterfactual(source, {}, wait=False)

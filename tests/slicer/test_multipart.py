@@ -42,12 +42,12 @@ def test_sent_bytes_are_reported_and_reporting_can_stop_it(tmp_path):
     [
         ("application/json", b"{}"),
         ("multipart/form-data", b""),
-        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data; name=\"p\"\r\n\r\ncut sho"),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="p"\r\n\r\ncut sho'),
         ("multipart/form-data; boundary=b", b"--b\r\nno header\r\n--b--\r\n"),
     ],
 )
 def test_what_is_not_multipart_is_refused(contentType, body):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="multipart"):
         parseMultipart(contentType, body)
 
 

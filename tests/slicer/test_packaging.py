@@ -67,13 +67,22 @@ def configure(tmp_path, source=ROOT):
     stub.mkdir()
     for name, text in (("SlicerConfig", STUB), ("UseSlicer", USE), ("GenerateConfig", GENERATE), ("CPack", "")):
         (stub / f"{name}.cmake").write_text(text)
-    command = [shutil.which("cmake"), "-S", source, "-B", tmp_path / "build", f"-DSlicer_DIR={stub}", "-DBUILD_TESTING=ON"]
+    command = [
+        shutil.which("cmake"),
+        "-S",
+        source,
+        "-B",
+        tmp_path / "build",
+        f"-DSlicer_DIR={stub}",
+        "-DBUILD_TESTING=ON",
+    ]
     # A compiler is asked for by project(), which Slicer's template has; without one there is nothing to learn here.
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 needs_cmake = pytest.mark.skipif(
-    not shutil.which("cmake") or not shutil.which("cc"), reason="needs cmake and a C compiler: apt-get install build-essential"
+    not shutil.which("cmake") or not shutil.which("cc"),
+    reason="needs cmake and a C compiler: apt-get install build-essential",
 )
 
 
@@ -123,7 +132,14 @@ def test_ui_uses_known_widgets_and_existing_parameters():
     declared = {widget.findtext("class") for widget in root.iter("customwidget")}
     used = {widget.get("class") for widget in root.iter("widget")}
     assert {name for name in used if not name.startswith("Q")} == declared
-    allowed = {"ctkCollapsibleButton", "ctkSliderWidget", "ctkComboBox", "ctkPathLineEdit", "qMRMLWidget", "qMRMLNodeComboBox"}
+    allowed = {
+        "ctkCollapsibleButton",
+        "ctkSliderWidget",
+        "ctkComboBox",
+        "ctkPathLineEdit",
+        "qMRMLWidget",
+        "qMRMLNodeComboBox",
+    }
     assert declared <= allowed
     fields = (MODULE / "CounterfactualMRILib" / "parameter_node.py").read_text()
     bound = [entry.findtext("string") for entry in root.iter("property") if entry.get("name") == "SlicerParameterName"]

@@ -10,7 +10,7 @@ def test_values_live_in_the_scene_and_are_checked():
     first.inputVolume, first.epochs = volume, 3
     assert second.inputVolume is volume
     assert second.epochs == 3
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="epochs"):
         first.epochs = 0
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="augmentation"):
         first.augmentation = "mixup"

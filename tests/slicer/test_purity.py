@@ -44,7 +44,16 @@ except problems.ServerProblem as problem:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_only_modules_that_slicer_has_are_imported(source):
-    allowed = {*sys.stdlib_module_names, "requests", "slicer", "vtk", "qt", "ctk", "CounterfactualMRILib", "CounterfactualMRI"}
+    allowed = {
+        *sys.stdlib_module_names,
+        "requests",
+        "slicer",
+        "vtk",
+        "qt",
+        "ctk",
+        "CounterfactualMRILib",
+        "CounterfactualMRI",
+    }
     imported = set()
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -16,7 +16,7 @@ EVIDENCE = {
     "seed": 3,
     "factual": {"echo_time_ms": 2.4},
     "changes": {"field_strength_t": [3.0, 1.5], "echo_time_ms": [2.4, 1.36], "manufacturer": "SIEMENS"},
-    "warnings": ["outside \"training\" & <support>"],
+    "warnings": ['outside "training" & <support>'],
 }
 TERMINOLOGY = (
     "Segmentation category and type - DICOM master list~SCT^85756007^Tissue~SCT^55603005^Adipose tissue~^^~"

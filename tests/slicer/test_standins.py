@@ -21,7 +21,7 @@ def test_an_unknown_attribute_cannot_be_set():
 
 def test_an_unknown_signal_cannot_be_connected():
     for signature in ("nope()", "clicked(int)"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="does not exist"):
             qt.QPushButton().connect(signature, print)
 
 

@@ -25,6 +25,10 @@ Report = Callable[[int, int, str], None]
 IsCancelled = Callable[[], bool]
 
 
+def _reportNothing(step: int, steps: int, message: str) -> None:
+    """Stand for a caller who does not watch."""
+
+
 @dataclass(frozen=True)
 class Timeouts:
     """How long to wait, in seconds: for a connection, for a short answer, for a whole volume each way."""
@@ -134,7 +138,7 @@ class Client:
         caFile: File with the certificate authority to trust, for a server with a certificate of its own.
     """
 
-    def __init__(self, address: str, token: str = "", caFile: str = "", timeouts: Timeouts = Timeouts()) -> None:  # noqa: B008
+    def __init__(self, address: str, token: str = "", caFile: str = "", timeouts: Timeouts = Timeouts()) -> None:
         self.address = mendedAddress(address)
         self.timeouts = timeouts
         self._session = requests.Session()
@@ -170,7 +174,7 @@ class Client:
         parameters: Mapping[str, Any],
         imagePath: Path,
         folder: Path,
-        report: Report = lambda step, steps, message: None,
+        report: Report = _reportNothing,
         isCancelled: IsCancelled = lambda: False,
     ) -> Result:
         """Send a volume, wait for the model's result, and save its image in ``folder``.
@@ -257,7 +261,7 @@ class Client:
         self,
         model: str,
         parameters: Mapping[str, Any],
-        report: Report = lambda step, steps, message: None,
+        report: Report = _reportNothing,
         isCancelled: IsCancelled = lambda: False,
     ) -> TrainingStatus:
         """Start a training on the server's studies and wait until it has ended.
@@ -312,7 +316,9 @@ class Client:
                 raise _problemOfJob(status)
             if status.state == "cancelled":
                 raise ServerProblem(problems.SERVER, "The job was cancelled on the server.", "Start it again.")
-            report(status.step, status.steps, status.message or status.state.capitalize())
+            message = (status.message or status.state).capitalize()
+            message += f", step {status.step} of {status.steps}" if status.steps else ""
+            report(status.step, status.steps, message)
             time.sleep(self.timeouts.poll)
 
     def _cancelQuietly(self, jobId: str) -> None:

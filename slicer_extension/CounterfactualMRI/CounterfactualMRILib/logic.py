@@ -77,7 +77,8 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             wait: See the class.
 
         Returns:
-            A new volume node named "[synthetic] ...", on the source's grid, with its provenance as attributes; or the job.
+            A new volume node named "[synthetic] ...", on the source's grid, with its provenance as attributes; or the
+            job.
 
         Raises:
             ExchangeProblem: The volume cannot be sent, or the result does not lie on its grid.
@@ -160,7 +161,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         return bool(self._jobs)
 
     def _infer(self, title: str, model: str, volumeNode, request: dict[str, Any], finish: Callable, wait: bool):
-        """Send a volume to a model in the background; ``finish(result, server)`` puts what comes back into the scene."""
+        """Send a volume to a model in the background; ``finish(result, server)`` puts the result into the scene."""
 
         def work(report: Callable, isCancelled: Callable) -> Result:
             client = connection.openFor(model)

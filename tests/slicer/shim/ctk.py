@@ -72,7 +72,7 @@ class ctkSliderWidget(qt.PythonQtObject, QtWidgets.QWidget):
     value = Property(float, lambda self: self._box.value(), lambda self, value: self._box.setValue(value))
     minimum = Property(float, lambda self: self._box.minimum(), lambda self, value: self._box.setMinimum(value))
     maximum = Property(float, lambda self: self._box.maximum(), lambda self, value: self._box.setMaximum(value))
-    singleStep = Property(float, lambda self: self._box.singleStep(), lambda self, value: self._box.setSingleStep(value))
+    singleStep = Property(float, lambda self: self._box.singleStep(), lambda self, step: self._box.setSingleStep(step))
     decimals = Property(int, lambda self: self._box.decimals(), lambda self, value: self._box.setDecimals(value))
     suffix = Property(str, lambda self: self._box.suffix(), lambda self, value: self._box.setSuffix(value))
 

@@ -6,6 +6,7 @@ an unknown attribute cannot be set on a widget.
 """
 
 import xml.etree.ElementTree as ElementTree
+from typing import ClassVar
 
 from PySide6 import QtCore, QtGui, QtNetwork, QtUiTools, QtWidgets
 from PySide6.QtCore import QObject, Qt  # noqa: F401
@@ -24,7 +25,7 @@ class PythonQtObject:
     """Mixed in before a PySide class; gives its instances PythonQt's manners."""
 
     #: C++ signal signatures of a stand-in that Python cannot declare: {"f(vtkMRMLNode*)": "f(PyObject)"}
-    _signatures = {}
+    _signatures: ClassVar[dict] = {}
 
     def __getattribute__(self, name):
         if name == "connect":
@@ -50,7 +51,9 @@ def _propertyName(name):
 
 
 def _hasProperty(widget, name):
-    return name[0] != "_" and name not in _VIRTUAL and QObject.metaObject(widget).indexOfProperty(_propertyName(name)) >= 0
+    if name[0] == "_" or name in _VIRTUAL:
+        return False
+    return QObject.metaObject(widget).indexOfProperty(_propertyName(name)) >= 0
 
 
 def _connect(sender, signature, slot):

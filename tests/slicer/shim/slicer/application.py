@@ -3,6 +3,8 @@
 Imported by slicer-core's own hook for `slicer` folders on the path; the names below appear in `slicer`.
 """
 
+from typing import ClassVar
+
 import qt
 import slicer_core
 from PySide6 import QtWidgets
@@ -41,7 +43,7 @@ def startAgain():
 
 class qMRMLWidget(qt.PythonQtObject, QtWidgets.QWidget):
     mrmlSceneChanged = Signal(object)
-    _signatures = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged(PyObject)"}
+    _signatures: ClassVar[dict] = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged(PyObject)"}
 
     def setMRMLScene(self, scene):
         self.mrmlSceneChanged.emit(scene)
@@ -49,7 +51,7 @@ class qMRMLWidget(qt.PythonQtObject, QtWidgets.QWidget):
 
 class qMRMLNodeComboBox(qt.PythonQtObject, QtWidgets.QComboBox):
     currentNodeChanged = Signal(object)
-    _signatures = {"currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged(PyObject)"}
+    _signatures: ClassVar[dict] = {"currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged(PyObject)"}
 
     def __init__(self, parent=None):
         super().__init__(parent)
