@@ -48,7 +48,7 @@ def demo(
         if keep_serving:
             studies = demonstration.prepare_studies(out, progress).served
         else:
-            report = demonstration.run(out, port, progress)
+            report = demonstration.run_demo(out, port, progress)
     if keep_serving:
         serve(str(studies), port=port or 8000)
         return

@@ -54,7 +54,7 @@ class Patient:
     segmented: dict[tuple[str, str], Volume] = field(default_factory=dict)
 
 
-def run(out: Path, port: int = 0, progress: Progress = silent) -> Path:
+def run_demo(out: Path, port: int = 0, progress: Progress = silent) -> Path:
     """Prepare studies, run everything through the server, and write the report.
 
     Args:

@@ -31,7 +31,7 @@ def test_the_demo_ends_in_one_report_with_pictures(tmp_path, monkeypatch, untrai
     monkeypatch.setitem(run.TRAINING, "epochs", 1)
     monkeypatch.setattr(run, "EDIT_OPTIONS", {"seed": 0, "steps": 2})
     said = []
-    report = run.run(tmp_path / "out", progress=lambda step, total, message: said.append(message))
+    report = run.run_demo(tmp_path / "out", progress=lambda step, total, message: said.append(message))
     text = report.read_text()
     assert text.count("data:image/png;base64,") == 3 * len(studies.TEST_PATIENTS)
     for words in ("SYNTHETIC", "Predicted from the counterfactual", "Before retraining", "After retraining", "sha256"):
