@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from phantoms import affine_of, orientations
 
 from cfmri_core.errors import GeometryError, RequestError
 from cfmri_core.slices import IntensityScale, SliceStack, normalised_images, slab
 from cfmri_core.volume import Volume
-from phantoms import affine_of, orientations
 
 
 def ramp(shape=(12, 10, 6)):
