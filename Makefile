@@ -35,7 +35,7 @@ lint: .venv/.test
 demo-weights: .venv/.runtime
 	$(BIN)/cfmri simulate training/unlabelled --subjects 220 --seed 10000
 	$(BIN)/cfmri simulate training/labelled --subjects 24 --seed 20000 --set "manufacturer=GE MEDICAL SYSTEMS"
-	$(BIN)/cfmri train editor training/unlabelled --output training/editor --iterations 3000 --resume
+	$(BIN)/cfmri train editor training/unlabelled --output training/editor --iterations 2000 --resume
 	$(BIN)/cfmri train iap-predictor training/unlabelled --output training/iap_predictor --iterations 2000 --resume
 	$(BIN)/cfmri train segmenter training/labelled --output training/segmenter --iterations 600 --resume
 	for kind in editor iap_predictor segmenter; do \

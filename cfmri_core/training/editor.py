@@ -27,7 +27,7 @@ def train_editor(
     output: Path,
     *,
     preset: str = "tiny",
-    iterations: int = 3_000,
+    iterations: int = 2_000,
     batch_size: int = 16,
     learning_rate: float = 6e-4,
     validation_share: float = 0.1,

@@ -21,7 +21,7 @@ def train_iap_predictor(
     output: Path,
     *,
     preset: str = "tiny",
-    iterations: int = 3_000,
+    iterations: int = 2_000,
     batch_size: int = 32,
     learning_rate: float = 1e-3,
     validation_share: float = 0.1,

@@ -34,7 +34,7 @@ def train_segmenter(
     augmentation: str = "none",
     editor: Editor | None = None,
     counterfactuals_per_volume: int = 2,
-    iterations: int = 1_500,
+    iterations: int = 600,
     batch_size: int = 16,
     learning_rate: float = 2e-3,
     validation_share: float = 0.2,
