@@ -43,6 +43,15 @@ except problems.ServerProblem as problem:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_nothing_slow_is_imported_at_file_scope(source):
+    """Slicer imports every module when it starts."""
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.split(".")[0] for name in names} & {"requests", "pydicom", "numpy"}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_only_modules_that_slicer_has_are_imported(source):
     allowed = {
         *sys.stdlib_module_names,

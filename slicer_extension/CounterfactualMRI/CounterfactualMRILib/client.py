@@ -12,14 +12,15 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 from urllib.parse import quote, urlsplit
-
-import requests
 
 from CounterfactualMRILib import problems, schema
 from CounterfactualMRILib.multipart import UploadBody, parseMultipart
 from CounterfactualMRILib.problems import Cancelled, ServerProblem
+
+if TYPE_CHECKING:
+    import requests
 
 Report = Callable[[int, int, str], None]
 IsCancelled = Callable[[], bool]
@@ -139,6 +140,8 @@ class Client:
     """
 
     def __init__(self, address: str, token: str = "", caFile: str = "", timeouts: Timeouts = Timeouts()) -> None:
+        import requests  # not at file scope: Slicer imports every module at its start
+
         self.address = mendedAddress(address)
         self.timeouts = timeouts
         self._session = requests.Session()
@@ -340,7 +343,7 @@ class Client:
         url = self.address + path
         try:
             response = self._session.request(method, url, timeout=limits, allow_redirects=False, **arguments)
-        except (requests.RequestException, UnicodeError) as error:
+        except (OSError, UnicodeError) as error:  # every RequestException is an OSError
             raise problems.problemOfException(error, self.address) from error
         if 300 <= response.status_code < 400:
             raise self._notCfmri(f"HTTP {response.status_code} to {response.headers.get('Location', '')}")

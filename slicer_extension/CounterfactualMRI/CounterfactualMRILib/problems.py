@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import requests
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import requests
 
 #: Kinds of `ServerProblem`. Tests and the panel tell problems apart by these, never by the wording.
 ADDRESS, UNREACHABLE, LOST, CERTIFICATE, TIMEOUT = "address", "unreachable", "lost", "certificate", "timeout"
@@ -57,6 +60,8 @@ class ServerProblem(Problem):
 
 def problemOfException(error: Exception, address: str) -> ServerProblem:
     """Translate what `requests` raised while talking to ``address``."""
+    import requests  # not at file scope: Slicer imports every module at its start
+
     text = repr(error)
     if isinstance(error, requests.exceptions.SSLError):
         return ServerProblem(
