@@ -17,7 +17,7 @@ demo: .venv/.runtime
 	$(BIN)/cfmri demo demo
 
 serve: .venv/.runtime
-	$(BIN)/cfmri demo demo --serve
+	$(BIN)/cfmri demo studies/demo --serve
 
 test: debian-packages lint
 	$(BIN)/coverage erase
@@ -72,4 +72,4 @@ debian-packages:
 	fi
 
 clean:
-	rm -rf .venv build demo studies
+	rm -rf .venv build demo studies/demo

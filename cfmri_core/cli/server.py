@@ -31,7 +31,7 @@ def serve(
         raise ResourceError("The MONAI Label server is not installed.", "Run 'make .venv/.runtime' in the repository.")
     sys.path.insert(0, str(app_folder()))
     launch = importlib.import_module("cfmri_server.launch")
-    note(f"Connect the 3D Slicer module CounterfactualMRI to http://{host}:{port} (stop with Ctrl-C)")
+    note(f"Paste into the server field of the 3D Slicer module CounterfactualMRI: http://{host}:{port}")
     with contextlib.suppress(KeyboardInterrupt):  # the way to stop it
         launch.serve(folder.resolve(), host, port)
 
@@ -46,11 +46,12 @@ def demo(
 
     with progress_shown() as progress:
         if keep_serving:
-            studies = demonstration.prepare_studies(out, progress).served
+            studies = demonstration.prepare_studies(out, progress)
         else:
             report = demonstration.run_demo(out, port, progress)
     if keep_serving:
-        serve(str(studies), port=port or 8000)
+        note(f"A patient to load into 3D Slicer: {studies.test[0].scan_path.resolve()}")
+        serve(str(studies.served), port=port or 8000)
         return
     typer.echo(f"Report: {report.resolve()}")
 

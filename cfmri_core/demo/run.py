@@ -11,12 +11,13 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.studies import Study, read_labels
 from cfmri_core.demo.client import Answer, Client
 from cfmri_core.demo.server import running_server
-from cfmri_core.demo.studies import prepare_studies
+from cfmri_core.demo.studies import forget_server, prepare_studies
 from cfmri_core.errors import RemoteError
 from cfmri_core.evaluation.edit_suite import paired_parameters, paired_truth
 from cfmri_core.io.atomic import atomic_file
 from cfmri_core.io.nifti import read_nifti, sidecar_of, write_nifti
 from cfmri_core.io.scan import Scan, read_scan
+from cfmri_core.models.model_folder import KINDS, locate_model
 from cfmri_core.progress import Progress, silent
 from cfmri_core.volume import Volume
 
@@ -64,12 +65,19 @@ def run_demo(out: Path, port: int = 0, progress: Progress = silent) -> Path:
 
     Returns:
         Path of the report.
+
+    Raises:
+        CheckpointError: A model is missing.
+        RemoteError: The server did not do what it should.
     """
     from cfmri_core.demo.report import demo_report
     from cfmri_core.evaluation.report import write_report
 
     started = time.monotonic()
+    for kind in KINDS:
+        locate_model(kind)
     studies = prepare_studies(out, progress)
+    forget_server(studies)
     patients = [_patient(study, out / "results") for study in studies.test]
     with running_server(studies.served, out / "server.log", port) as address:
         client = Client(address)

@@ -40,11 +40,7 @@ class DemoStudies:
 
 
 def prepare_studies(out: Path, progress: Progress = silent) -> DemoStudies:
-    """Simulate the demo's studies, or take those of an earlier run of the same plan.
-
-    What an earlier server left beside the training patients (retrained models above all) is removed, so
-    that every demo starts from the shipped models.
-    """
+    """Simulate the demo's studies, or take those of an earlier run of the same plan."""
     plans = _plans(out)
     for number, (folder, seed, plan) in enumerate(plans.values(), 1):
         if not _is_same(folder, seed, plan):
@@ -52,8 +48,12 @@ def prepare_studies(out: Path, progress: Progress = silent) -> DemoStudies:
             simulate_study(folder, seed, plan)
             _plan_file(folder).write_text(_signature(seed, plan), encoding="utf-8")
         progress(number, len(plans), f"studies: {folder.name}")
-    shutil.rmtree(out / "training" / ".monailabel", ignore_errors=True)
     return DemoStudies(out / "training", tuple(list_studies(out / "test")))
+
+
+def forget_server(studies: DemoStudies) -> None:
+    """Remove what an earlier server left, retrained models above all: a demo starts from the shipped ones."""
+    shutil.rmtree(studies.served / ".monailabel", ignore_errors=True)
 
 
 def _plans(out: Path) -> dict[str, tuple[Path, int, StudyPlan]]:

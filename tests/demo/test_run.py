@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cfmri_core.demo import run, studies
+from cfmri_core.errors import CheckpointError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
@@ -23,6 +24,13 @@ def untrained_models(tmp_path, monkeypatch):
     IapPredictor.create("tiny", spec).save(tmp_path / "models" / "iap_predictor", "Untrained, for tests.")
     Segmenter.create("tiny").save(tmp_path / "models" / "segmenter", "Untrained, for tests.")
     monkeypatch.setenv("CFMRI_MODELS", str(tmp_path / "models"))
+
+
+def test_without_models_nothing_is_started(tmp_path, monkeypatch):
+    monkeypatch.setenv("CFMRI_MODELS", str(tmp_path / "none"))
+    with pytest.raises(CheckpointError, match="no model"):
+        run.run_demo(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_demo_ends_in_one_report_with_pictures(tmp_path, monkeypatch, untrained_models):

@@ -4,7 +4,7 @@ from cfmri_core.demo import studies
 from cfmri_core.simulation.study import StudyPlan
 
 
-def test_studies_are_made_once_and_what_a_server_left_is_removed(tmp_path, monkeypatch):
+def test_studies_are_made_once_and_a_servers_leavings_go_when_asked(tmp_path, monkeypatch):
     made = []
 
     def simulate(folder, seed, plan: StudyPlan):
@@ -23,6 +23,8 @@ def test_studies_are_made_once_and_what_a_server_left_is_removed(tmp_path, monke
     published.mkdir(parents=True)
     assert studies.prepare_studies(tmp_path) == first
     assert len(made) == len(studies.TEST_PATIENTS) + studies.TRAINING_PATIENTS
+    assert published.exists()
+    studies.forget_server(first)
     assert not published.exists()
 
 
