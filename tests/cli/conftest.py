@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,3 +77,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CFMRI_MODELS", str(model_folder))
     return model_folder
+
+
+@pytest.fixture(scope="session")
+def head_series() -> Path:
+    """A real head series (Philips 3 T, 170 slices) that is not part of the repository."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("CFMRI_SHARED_DATA", beside)) / "dicom" / "philips_t1_head"
+    if not folder.is_dir():
+        pytest.skip("no real head series here: set CFMRI_SHARED_DATA to a folder with dicom/philips_t1_head in it")
+    return folder

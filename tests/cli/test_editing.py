@@ -127,3 +127,21 @@ def test_without_a_model_the_hint_says_how_to_get_one(cfmri, series, tmp_path, m
     outcome = cfmri("segment", series, tmp_path / "l.nii.gz")
     assert outcome.code == 5
     assert "cfmri train segmenter" in outcome.err
+
+
+def test_a_real_series_of_another_body_part_is_edited_with_a_warning(cfmri, head_series, models, tmp_path):
+    changes = ("--set", "echo_time_ms=1.4", "--set", "field_strength_t=1.5", "--slices", "84:87", "--steps", 1)
+    outcome = cfmri("edit", head_series, tmp_path / "out", *changes)
+    assert outcome.code == 0, outcome.err
+    assert "outside the training support" in outcome.err
+    source, result = read_scan(head_series), read_scan(tmp_path / "out")
+    assert result.volume.shape == (*source.volume.shape[:2], 3)
+    expected = source.volume.affine.copy()
+    expected[:3, 3] += 84 * expected[:3, 2]
+    assert np.allclose(result.volume.affine, expected, atol=1e-3)
+    assert result.acquisition.parameters.echo_time_ms == 1.4
+    as_nifti = tmp_path / "out.nii.gz"
+    assert cfmri("edit", head_series, as_nifti, *changes).code == 0
+    written = read_nifti(as_nifti)
+    assert np.allclose(written.affine, expected, atol=1e-3)
+    assert np.abs(written.voxels - result.volume.voxels).max() <= 1.0
