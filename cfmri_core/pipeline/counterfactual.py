@@ -43,7 +43,7 @@ class Method:
 #: `inversion`: edit-friendly DDPM inversion (Huberman-Spiegelglas et al., CVPR 2024) with the source condition as the
 #: base of guidance. `paper`: Algorithm 1 of Morão et al. as its authors run it.
 METHODS: Mapping[str, Method] = {
-    "inversion": Method(steps=20, guidance_scale=1.0, depth=990, evaluations_per_step=2),
+    "inversion": Method(steps=20, guidance_scale=1.5, depth=990, evaluations_per_step=2),
     "paper": Method(steps=50, guidance_scale=3.0, depth=50, evaluations_per_step=2),
 }
 DEFAULT_METHOD = "inversion"

@@ -71,7 +71,7 @@ def test_evidence_tells_how_it_came_about(editor, volume):
     evidence = edit_volume(volume, GE, request(), editor).evidence
     assert evidence["synthetic"] is True
     assert evidence["changes"]["echo_time_ms"] == [GE.echo_time_ms, SIEMENS.echo_time_ms]
-    assert evidence["network_evaluations_per_slice"] == 6
+    assert evidence["network_evaluations_per_slice"] == 9
     assert evidence["warnings"] == []
 
 
