@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 import requests
 
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-HERE = Path(__file__).parent
-MODULE = HERE.parents[1] / "slicer_extension" / "CounterfactualMRI"
-sys.path[:0] = [str(HERE), str(HERE / "shim"), str(MODULE)]
-
-from scripted_server import ScriptedServer  # noqa: E402
+import slicer_paths  # noqa: F401 - puts the stand-ins and the module on the path
+from live_studies import simulated
+from scripted_server import ScriptedServer
 
 INSTALL = (
     "apt-get install -y --no-install-recommends libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3, "
@@ -120,10 +118,7 @@ def scripted():
 @pytest.fixture(scope="session")
 def live_studies(tmp_path_factory) -> Path:
     """Two small simulated studies, as `cfmri simulate` writes them."""
-    study = pytest.importorskip("cfmri_core.simulation.study")
-    root = tmp_path_factory.mktemp("studies")
-    study.simulate_dataset(root, 2, 4200, study.StudyPlan(slab_mm=16.0))
-    return root
+    return simulated(tmp_path_factory.mktemp("studies"), subjects=2, seed=4200, slabMm=16)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +135,8 @@ def live_models(tmp_path_factory) -> Path:
     from cfmri_core.simulation.protocols import PRESETS
 
     try:
-        return locate_model("editor").parent
+        folders = {locate_model(kind).parent for kind in ("editor", "iap_predictor", "segmenter")}
+        return folders.pop()
     except CheckpointError:
         torch.manual_seed(0)
     root = tmp_path_factory.mktemp("models")

@@ -12,12 +12,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import conftest  # noqa: F401 - puts the stand-ins and the module on the path
+import slicer_paths  # noqa: F401 - puts the stand-ins and the module on the path
+
+# isort: split
 import numpy as np
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
 from CounterfactualMRILib import results
 from CounterfactualMRILib.layout import COUNTERFACTUAL_VIEW, ORIGINAL_VIEW
+from live_studies import simulated
 from mrml_fixtures import Layout, makeVolume
 from PySide6.QtCore import QSettings, Qt
 from PySide6.QtGui import QColor, QFont, QImage, QPainter
@@ -203,10 +206,8 @@ def main() -> None:
 
 def _simulated(folder: Path) -> Path:
     from cfmri_core.data.studies import list_studies
-    from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 
-    simulate_dataset(folder / "studies", 1, 71000, StudyPlan(slab_mm=20.0))
-    return list_studies(folder / "studies")[0].scan_path
+    return list_studies(simulated(folder / "studies", subjects=1, seed=71000, slabMm=20))[0].scan_path
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 import qt
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
+from event_loop import until
 from mrml_fixtures import affineOf, makeVolume, nrrdBytes, unscened
 from scripted_server import Answer, jobScript, multipartAnswer
 
@@ -19,17 +20,6 @@ def panel(layout, monkeypatch):
     widget = CounterfactualMRIWidget()
     yield widget
     widget.cleanup()
-
-
-def until(qapp, condition, limitS=10):
-    """Run the event loop until the condition holds; return the longest time that it was blocked."""
-    deadline, longest, last = time.monotonic() + limitS, 0.0, time.monotonic()
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.005)
-        qapp.processEvents()
-        longest, last = max(longest, time.monotonic() - last), time.monotonic()
-    return longest
 
 
 def connected(panel, qapp, server):

@@ -12,8 +12,8 @@ from CounterfactualMRILib.client import Client
 from CounterfactualMRILib.layout import COUNTERFACTUAL_VIEW, ORIGINAL_VIEW
 from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import ServerProblem
+from event_loop import until
 from mrml_fixtures import affineOf, makeVolume, oblique, toMatrix
-from test_counterfactual_mri import until
 
 # Simulating, starting and training take a minute on two idle cores, and many on busy ones.
 pytestmark = pytest.mark.timeout(1200)

@@ -7,9 +7,8 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from conftest import HERE, MODULE
+from slicer_paths import MODULE, ROOT
 
-ROOT = HERE.parents[1]
 #: Published by Slicer (Schemas/slicer-extension-catalog-entry-schema-v1.0.2.json), reduced to what it checks.
 SCHEMA = {
     "type": "object",

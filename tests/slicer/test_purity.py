@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import MODULE
+from slicer_paths import MODULE
 
 PURE_MODULES = ("problems", "multipart", "schema", "client", "connection", "jobs")
 SOURCES = sorted(MODULE.rglob("*.py"))
