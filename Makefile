@@ -43,7 +43,7 @@ demo-weights: .venv/.runtime
 
 # The figures in results/: simulated patients that no shipped model was trained on; about an hour on two cores.
 evaluate: .venv/.runtime
-	$(BIN)/cfmri simulate studies/evaluation --subjects 24 --seed 70000 --slab-mm 30 --paired results/edit-targets.json
+	$(BIN)/cfmri simulate studies/evaluation --subjects 20 --seed 70000 --slab-mm 30 --paired results/edit-targets.json
 	$(BIN)/cfmri evaluate studies/evaluation --suite edit --json results/edit.json --report results/edit.html
 
 .venv/bin/python:

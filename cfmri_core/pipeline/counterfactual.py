@@ -150,6 +150,8 @@ def edit_volume(
     if not np.all(np.isfinite(change)):
         raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
     voxels = source.voxels.astype(np.float32) + np.asarray(stack.voxels(change)) * (scale.high - scale.low)
+    # A magnitude image has no negative values; a source that has some may keep as low ones.
+    voxels = np.maximum(voxels, min(0.0, float(volume.voxels.min())))
     evidence = {
         "synthetic": True,
         "cfmri_version": cfmri_core.__version__,

@@ -43,6 +43,7 @@ def test_the_result_lies_on_the_same_grid_in_the_same_units(editor, volume):
     result = edit_volume(volume, GE, request(), editor)
     assert result.volume.has_same_grid(volume)
     assert result.requested == SIEMENS
+    assert result.volume.voxels.min() >= 0
     assert not np.array_equal(result.volume.voxels, volume.voxels)
 
 
