@@ -1,4 +1,4 @@
-"""Pictures of the panel and the linked views, from a running server: ``python pictures.py OUT_DIR SERVER_URL [SCAN]``.
+"""Pictures of the panel and the linked views of a running server: ``python pictures.py OUT SERVER [SCAN] [--set X=Y]``.
 
 SCAN is a folder with one DICOM series or a NIfTI file; without it a breast is simulated. Needs what the tests in this
 folder need; run it from anywhere.
@@ -30,6 +30,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 PANEL_WIDTH = 540
 VIEW_SIZE = (420, 360)
 WAIT_S = 600
+DEFAULT_CHANGES = ("field_strength_t=1.5", "echo_time_ms=1.4", "repetition_time_ms=4.3")
 
 
 def draw(folder: Path, address: str, scan: Path, changes: dict, options: dict | None = None) -> list[Path]:
@@ -188,10 +189,15 @@ def _until(condition) -> None:
 
 def main() -> None:
     """Run from the command line."""
+    from cfmri_core.acquisition import parse_assignments
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("address")
     parser.add_argument("scan", type=Path, nargs="?")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="acquisition parameter to change"
+    )
     arguments = parser.parse_args()
     application = QApplication.instance() or QApplication(sys.argv[:1])
     application.setOrganizationName("cfmri-pictures")
@@ -199,7 +205,7 @@ def main() -> None:
         QSettings.setDefaultFormat(QSettings.IniFormat)
         QSettings.setPath(QSettings.IniFormat, QSettings.UserScope, scratch)
         scan = arguments.scan or _simulated(Path(scratch))
-        changes = {"field_strength_t": 1.5, "echo_time_ms": 1.4, "repetition_time_ms": 4.3}
+        changes = parse_assignments(arguments.set or DEFAULT_CHANGES)
         for path in draw(arguments.folder, arguments.address, scan, changes):
             print(path)  # noqa: T201
 
