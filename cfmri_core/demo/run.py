@@ -22,7 +22,7 @@ from cfmri_core.progress import Progress, silent
 from cfmri_core.volume import Volume
 
 MODELS = ("iap_predictor", "counterfactual", "tissue_segmenter")
-TRAINING = {"augmentation": "counterfactual", "epochs": 8, "seed": 1}
+TRAINING = {"augmentation": "counterfactual", "counterfactuals_per_volume": 1, "epochs": 8, "seed": 1}
 EDIT_OPTIONS = {"seed": 0}
 
 
