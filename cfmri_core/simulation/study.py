@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +77,21 @@ def simulate_dataset(
     folders = [root / f"sub-{number:04d}" for number in range(1, subjects + 1)]
     todo = [(folder, seed + number) for number, folder in enumerate(folders, 1) if not folder.exists()]
     done = subjects - len(todo)
-    with ProcessPoolExecutor(max(1, workers)) as pool:
-        for future in [pool.submit(simulate_study, folder, subject_seed, plan) for folder, subject_seed in todo]:
-            name = future.result().name
-            done += 1
-            progress(done, subjects, name)
+    for folder in _simulated(todo, plan, workers):
+        done += 1
+        progress(done, subjects, folder.name)
     write_text(root / "dataset.json", json.dumps({"simulated": True, "note": DISCLAIMER, "seed": seed}, indent=2))
     return folders
+
+
+def _simulated(todo: Sequence[tuple[Path, int]], plan: StudyPlan, workers: int) -> Iterator[Path]:
+    if workers <= 1 or len(todo) <= 1:
+        yield from (simulate_study(folder, seed, plan) for folder, seed in todo)
+        return
+    # Spawned, not forked: a fork of a process that has threads (torch, Qt) can hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for future in [pool.submit(simulate_study, folder, seed, plan) for folder, seed in todo]:
+            yield future.result()
 
 
 def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
