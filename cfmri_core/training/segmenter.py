@@ -24,6 +24,7 @@ from cfmri_core.training.loop import Schedule, train
 AUGMENTATIONS = ("none", "counterfactual")
 #: Share of a batch that is replaced by the slice's counterfactual.
 COUNTERFACTUAL_SHARE = 0.5
+NEW_NETWORK_RATE, FINE_TUNING_RATE = 2e-3, 3e-4
 
 
 def train_segmenter(
@@ -36,7 +37,7 @@ def train_segmenter(
     counterfactuals_per_volume: int = 2,
     iterations: int = 600,
     batch_size: int = 16,
-    learning_rate: float = 2e-3,
+    learning_rate: float | None = None,
     validation_share: float = 0.2,
     seed: int = 0,
     start_from: Path | None = None,
@@ -59,7 +60,8 @@ def train_segmenter(
         counterfactuals_per_volume: Targets per labelled volume.
         iterations: Optimiser steps, the same in every arm.
         batch_size: Slices per step.
-        learning_rate: Peak learning rate.
+        learning_rate: Peak learning rate; ``None`` takes 2e-3 for a new network, and 3e-4 when one is trained on, so
+            that a few labelled scans do not wash out what it knows.
         validation_share: Share of subjects held back to choose the best weights.
         seed: Seed of everything random.
         start_from: Model folder to go on from instead of a new network.
@@ -89,12 +91,13 @@ def train_segmenter(
         if editor is None:
             raise RequestError("Counterfactual augmentation needs an editor.", "Name one with --editor.")
         others = counterfactual_images(training, editor, counterfactuals_per_volume, seed, progress)
+    peak = learning_rate or (FINE_TUNING_RATE if start_from else NEW_NETWORK_RATE)
     score = train(
         segmenter.network,
         SegmentationLoss(segmenter, training, others, batch_size),
         ValidationDice(segmenter, validation),
         output,
-        Schedule(iterations=iterations, learning_rate=learning_rate, average_decay=0.99, validate_every=100, seed=seed),
+        Schedule(iterations=iterations, learning_rate=peak, average_decay=0.99, validate_every=100, seed=seed),
         resume=resume,
         progress=progress,
     )
