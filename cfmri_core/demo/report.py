@@ -26,6 +26,10 @@ _LIMITS = (
     "and its 99th is 1, because the absolute gain of a scanner follows from no acquisition parameter.",
     "The truth is the same anatomy rendered under the requested parameters without noise; the source carries noise.",
 )
+_FEW_SCANS = (
+    "A handful of scans shows that retraining works, not that it helps: overlap may fall as well as rise. Judge a "
+    "segmenter by 'cfmri evaluate --suite segmentation' on many patients."
+)
 
 
 def demo_report(patients: Sequence[Patient], training: dict[str, Any], elapsed_s: float) -> Report:
@@ -141,7 +145,22 @@ def _retraining_section(patients: Sequence[Patient], training: dict[str, Any]) -
         f"{training.get('epochs')} epochs, last loss {number(training.get('loss'))}. "
         "The test patients were not among them."
     )
-    return Section("Segmentation before and after retraining", [paragraph], [table, *blocks])
+    changes = Notes([_overlap_change(patients, image) for image in ("source", "counterfactual")])
+    return Section("Segmentation before and after retraining", [paragraph, _FEW_SCANS], [changes, table, *blocks])
+
+
+def _overlap_change(patients: Sequence[Patient], image: str) -> str:
+    """Say in words how the overlap moved on one kind of image, better or worse."""
+    sentences = []
+    for patient in patients:
+        before, after = (
+            tissue_dice(patient.segmented[image, when], patient.labels)["fibroglandular dice"]
+            for when in ("before", "after")
+        )
+        scanner = patient.scan.acquisition.parameters if image == "source" else patient.requested
+        direction = "up" if after > before else "down"
+        sentences.append(f"{patient.name} ({scanner.manufacturer}) {direction} from {before:.3f} to {after:.3f}")
+    return f"Fibroglandular overlap on the {image} images: {'; '.join(sentences)}."
 
 
 def _overlay(patient: Patient) -> Picture:

@@ -156,7 +156,7 @@ def edit_volume(
         "synthetic": True,
         "cfmri_version": cfmri_core.__version__,
         "model": {"kind": "editor", "sha256": editor.sha256, "preset": editor.preset},
-        **_settings(request),
+        **_settings(request, is_null=bool(torch.equal(*map(editor.spec.encode, (factual, requested))))),
         "slices": [first, last],
         "slice_axis": "ijk"[whole.slice_axis],
         "factual": factual.as_dict(),
@@ -270,17 +270,19 @@ class _Run:
         )
 
 
-def _settings(request: EditRequest) -> dict[str, Any]:
+def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:
     method = METHODS[request.method]
     steps = method.steps if request.steps is None else request.steps
     guidance = method.guidance_scale if request.guidance_scale is None else request.guidance_scale
-    guided = request.method == "inversion" and guidance != 1
+    evaluations = method.evaluations_per_step + (request.method == "inversion" and guidance != 1)
+    if is_null and request.method == "inversion":
+        evaluations = 0
     return {
         "method": request.method,
         "guidance_scale": guidance,
         "steps": steps,
         "seed": request.seed,
-        "network_evaluations_per_slice": steps * (method.evaluations_per_step + guided),
+        "network_evaluations_per_slice": steps * evaluations,
     }
 
 

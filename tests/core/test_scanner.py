@@ -4,7 +4,7 @@ import pytest
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import AcquisitionError
 from cfmri_core.simulation.anatomy import FINE_SPACING_MM, generate_anatomy
-from cfmri_core.simulation.protocols import CELLS, PRESETS
+from cfmri_core.simulation.protocols import CELLS, PRESETS, draw_protocol
 from cfmri_core.simulation.scanner import draw_subject, scan, scanned_labels
 
 GE = PRESETS["ge-hdx-3t"]
@@ -47,11 +47,15 @@ def test_same_seed_same_noise_and_other_seed_other_noise(anatomy, subject):
     assert not np.array_equal(one, other)
 
 
-def test_simulated_contrast_reproduces_duke(anatomy, subject):
-    """Fibroglandular to fat lies in the measured 1-99 % range of 1.67 to 5.13 for every preset."""
-    labels = scanned_labels(anatomy)
-    for name, preset in PRESETS.items():
-        assert 1.67 < contrast(scan(anatomy, subject, preset, noise_seed=None), labels) < 5.13, name
+def test_simulated_contrast_reproduces_duke():
+    """Fibroglandular to fat over subjects and protocols: the median lies in Duke's middle half, 2.31 to 3.55."""
+    found = []
+    for seed in range(100, 112):
+        anatomy = generate_anatomy(seed, slab_mm=8)
+        protocol = draw_protocol(np.random.default_rng(seed))
+        volume = scan(anatomy, draw_subject(anatomy, seed), protocol, noise_seed=None)
+        found.append(contrast(volume, scanned_labels(anatomy)))
+    assert 2.31 < np.median(found) < 3.55
 
 
 def test_thinner_slices_and_lower_field_are_noisier(anatomy, subject):
@@ -65,7 +69,7 @@ def test_thinner_slices_and_lower_field_are_noisier(anatomy, subject):
 
 def test_without_fat_suppression_fat_is_brighter_than_gland(anatomy, subject):
     unsuppressed = GE.replaced({"scan_options": "PFP"})
-    assert contrast(scan(anatomy, subject, unsuppressed, noise_seed=None), scanned_labels(anatomy)) < 0.6
+    assert contrast(scan(anatomy, subject, unsuppressed, noise_seed=None), scanned_labels(anatomy)) < 0.8
 
 
 def test_every_parameter_changes_the_image(anatomy, subject):
