@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cfmri_core.simulation.signal import fat_phasor, spoiled_gradient_echo, water_fat_signal
+from cfmri_core.simulation.tissues import FAT_PROTON_DENSITY, FAT_T1_MS, FAT_T2_STAR_MS, WATER_POOLS, Tissue
 
 
 def test_ernst_angle_gives_the_most_signal():
@@ -42,3 +43,13 @@ def test_opposed_phase_cancels_where_water_meets_fat():
     timing = {"echo_time_ms": 2.3, "field_strength_t": 1.5, "off_resonance_ppm": zero}
     mixed = abs(water_fat_signal(one, one, **timing)).item()
     assert mixed < 0.3 < abs(water_fat_signal(one, zero, **timing)).item()
+
+
+@pytest.mark.parametrize(("field_strength_t", "index"), [(1.5, 0), (3.0, 1)])
+def test_unsuppressed_fat_outshines_gland_as_pure_pools(field_strength_t, index):
+    timing = {"echo_time_ms": 2.4, "repetition_time_ms": 5.2}
+    flip, pool = np.deg2rad(10.0), WATER_POOLS[Tissue.FIBROGLANDULAR]
+    gland = spoiled_gradient_echo(pool.t1_at(field_strength_t), pool.t2_star_at(field_strength_t), flip, **timing)
+    fat = spoiled_gradient_echo(FAT_T1_MS[index], FAT_T2_STAR_MS[index], flip, **timing)
+    fat = fat * FAT_PROTON_DENSITY * abs(fat_phasor(2.4, field_strength_t))
+    assert float(gland * pool.proton_density / fat) < 0.6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from cfmri_server.images import SourceImage
 from cfmri_server.parameters import published
 from cfmri_server.request_schema import InferParams
@@ -14,7 +13,6 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from cfmri_core.dicom.segmentation import SEGMENTS, TISSUE
 from cfmri_core.pipeline import segmentation
 from cfmri_core.progress import Progress
-from cfmri_core.volume import Volume
 from lib.infers.volume_task import Inference, VolumeTask, loaded
 
 _COLORS = {1: (230, 220, 70), 2: (226, 125, 150)}
@@ -52,10 +50,4 @@ class TissueSegmenterTask(VolumeTask[InferParams]):
         progress(0, 1, "Segmenting")
         labels = segmentation.segment_volume(image.volume, segmenter)
         progress(1, 1, "Done")
-        return Inference(labels, {"labels": dict(self.labels), "volumes_ml": volumes_ml(labels)})
-
-
-def volumes_ml(labels: Volume) -> dict[str, float]:
-    """Return each tissue's volume in millilitres."""
-    voxel_ml = float(np.prod(labels.spacing_mm)) / 1000.0
-    return {label["name"]: float(np.sum(labels.voxels == label["value"])) * voxel_ml for label in LABELS}
+        return Inference(labels, {"labels": dict(self.labels), "volumes_ml": segmentation.volumes_ml(labels)})
