@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the customary name)
-from monai.networks.nets import DiffusionModelUNet
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
 from cfmri_core.errors import RequestError
@@ -20,44 +18,25 @@ from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.precision import autocast
+from cfmri_core.models.unet import ConditionalUNet, UNetSize, with_tuples
 
 
-@dataclass(frozen=True)
-class EditorConfig:
+@dataclass(frozen=True, kw_only=True)
+class EditorConfig(UNetSize):
     """Size and parametrisation of an editor.
 
     Attributes:
-        preset: Name of the preset this started from.
-        image_size: Rows and columns of a slice, in pixels.
-        channels: Channels per resolution level.
-        attention: Whether each level attends.
-        head_channels: Channels per attention head.
-        norm_groups: Groups of the group normalisation.
-        res_blocks: Residual blocks per level.
-        patch_size: Pixels are folded into channels by this factor before the first convolution.
-            Half the computation of a small U-Net is spent at full resolution; folding by 2 saves
-            most of it (measured: 3 times the training speed at 96 x 96).
         prediction: What the network returns: the noise, or v of Salimans and Ho 2022.
         normalisation: Intensity scale inside the network.
     """
 
-    preset: str
-    image_size: int
-    channels: tuple[int, ...]
-    attention: tuple[bool, ...]
-    head_channels: int
-    norm_groups: int
-    res_blocks: int
-    patch_size: int
     prediction: str
     normalisation: Normalisation
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.prediction not in ("v", "eps"):
             raise ValueError(f"prediction is '{self.prediction}', not 'v' or 'eps'.")
-        multiple = self.patch_size * 2 ** (len(self.channels) - 1)
-        if self.image_size % multiple:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of {multiple}.")
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -66,12 +45,8 @@ class EditorConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EditorConfig:
         """Build from what `to_json` returned."""
-        changed = {
-            "channels": tuple(values["channels"]),
-            "attention": tuple(values["attention"]),
-            "normalisation": Normalisation.from_json(values["normalisation"]),
-        }
-        return cls(**{**values, **changed})
+        normalisation = Normalisation.from_json(values["normalisation"])
+        return cls(**{**with_tuples(values), "normalisation": normalisation})
 
 
 PRESETS: Mapping[str, EditorConfig] = {
@@ -100,48 +75,6 @@ PRESETS: Mapping[str, EditorConfig] = {
         normalisation=Normalisation(low_value=-1.0, high_value=1.0),
     ),
 }
-
-
-class ConditionalUNet(nn.Module):
-    """MONAI's diffusion U-Net with the paper's hybrid conditioning.
-
-    The condition vector is added to the time embedding through a linear layer without bias, and
-    attended to as one token. Without bias the zero vector embeds to zero: the unconditional case.
-    """
-
-    def __init__(self, config: EditorConfig, condition_width: int) -> None:
-        super().__init__()
-        self.patch_size = config.patch_size
-        self.unet = DiffusionModelUNet(
-            spatial_dims=2,
-            in_channels=config.patch_size**2,
-            out_channels=config.patch_size**2,
-            channels=config.channels,
-            num_res_blocks=config.res_blocks,
-            attention_levels=config.attention,
-            norm_num_groups=config.norm_groups,
-            num_head_channels=config.head_channels,
-            with_conditioning=True,
-            cross_attention_dim=condition_width,
-            num_class_embeds=condition_width,
-            include_fc=True,
-            use_combined_linear=False,
-            use_flash_attention=True,
-        )
-        embedding_width = 4 * config.channels[0]
-        self.unet.class_embedding = nn.Sequential(nn.Linear(condition_width, embedding_width, bias=False), nn.SiLU())
-
-    def forward(self, x_t: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        """Return the network's output, shape ``(batch, 1, rows, cols)``.
-
-        Args:
-            x_t: Noisy slices, shape ``(batch, 1, rows, cols)``.
-            timesteps: Network timesteps, 0 to 999, shape ``(batch,)``.
-            condition: Condition vectors, shape ``(batch, width)``.
-        """
-        folded = F.pixel_unshuffle(x_t, self.patch_size).contiguous(memory_format=torch.channels_last)
-        output = self.unet(folded, timesteps, context=condition[:, None], class_labels=condition)
-        return F.pixel_shuffle(output, self.patch_size)
 
 
 class Editor:

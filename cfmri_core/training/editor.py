@@ -12,7 +12,8 @@ from cfmri_core.data.studies import SliceSet, list_studies, load_slices, split_s
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
 from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.models.editor import PRESETS, ConditionalUNet, Editor
+from cfmri_core.models.editor import PRESETS, Editor
+from cfmri_core.models.unet import ConditionalUNet
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.card import model_card
 from cfmri_core.training.loop import Schedule, train

@@ -7,7 +7,8 @@ import torch
 from cfmri_core.errors import AcquisitionError, Cancelled, RequestError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.editor import PRESETS as EDITORS
-from cfmri_core.models.editor import ConditionalUNet, Editor
+from cfmri_core.models.editor import Editor
+from cfmri_core.models.unet import ConditionalUNet
 from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, edit_volume
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.volume import Volume
