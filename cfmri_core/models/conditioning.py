@@ -30,6 +30,9 @@ ATTRIBUTES = (
 #: How far outside the trained range a value is still told apart; 1 is the end of the range.
 EXTRAPOLATION_LIMIT = 1.5
 
+#: How a continuous attribute becomes columns, see `ConditionSpec`.
+SCALINGS = ("range", "maximum")
+
 Category = str | float
 
 
@@ -37,22 +40,31 @@ Category = str | float
 class ConditionSpec:
     """What the columns of a condition vector mean.
 
-    A categorical attribute is a one-hot block; a continuous one is two columns, presence (1) and
-    the value mapped linearly from its range to [-1, 1]. An unknown attribute is a block of zeros,
-    so that the zero vector is the unconditional one.
+    A categorical attribute is a one-hot block. A continuous one is, by `scaling`,
+
+    - ``range``: two columns, presence (1) and the value mapped linearly from its range to [-1, 1];
+    - ``maximum``: one column, the value divided by the upper end of its range, as in the code of
+      the paper (arXiv 2410.23835). A value near 0 is then hard to tell from an unknown one.
+
+    An unknown attribute is a block of zeros, so that the zero vector is the unconditional one.
 
     Attributes:
         categories: Known values of each categorical attribute, in column order.
         ranges: Trained range of each continuous attribute, in the attribute's unit.
+        scaling: One of `SCALINGS`.
 
     Raises:
-        ValueError: An attribute is missing, has no or repeated categories, or an empty range.
+        ValueError: An attribute is missing, has no or repeated categories, or an empty range; the
+            scaling is unknown; or a maximum to divide by is not positive.
     """
 
     categories: Mapping[str, tuple[Category, ...]]
     ranges: Mapping[str, tuple[float, float]]
+    scaling: str = "range"
 
     def __post_init__(self) -> None:
+        if self.scaling not in SCALINGS:
+            raise ValueError(f"scaling is '{self.scaling}', not one of {SCALINGS}.")
         if set(self.categories) != set(CATEGORICAL) or set(self.ranges) != set(CONTINUOUS):
             raise ValueError(f"A condition needs categories for {CATEGORICAL} and ranges for {CONTINUOUS}.")
         for name, values in self.categories.items():
@@ -61,13 +73,16 @@ class ConditionSpec:
         for name, (low, high) in self.ranges.items():
             if not low <= high:
                 raise ValueError(f"The range of {name} is empty: {low} to {high}.")
+            if self.scaling == "maximum" and not high > 0:
+                raise ValueError(f"The range of {name} ends at {high}, which nothing can be divided by.")
 
     @property
     def blocks(self) -> Mapping[str, slice]:
         """Columns of each attribute, in the order of `ATTRIBUTES`."""
+        per_value = 2 if self.scaling == "range" else 1
         blocks, start = {}, 0
         for name in ATTRIBUTES:
-            stop = start + (len(self.categories[name]) if name in self.categories else 2)
+            stop = start + (len(self.categories[name]) if name in self.categories else per_value)
             blocks[name] = slice(start, stop)
             start = stop
         return blocks
@@ -81,7 +96,7 @@ class ConditionSpec:
         """Return the condition vector, float32, shape ``(width,)``.
 
         A category that is not in the list is unknown to the network and encoded as such; a value
-        outside its range is clamped to `EXTRAPOLATION_LIMIT` half-ranges from the centre.
+        outside its range is clamped, see `to_unit`.
         """
         vector = torch.zeros(self.width)
         for name, block in self.blocks.items():
@@ -89,7 +104,8 @@ class ConditionSpec:
             if value is None:
                 continue
             if name in self.ranges:
-                vector[block] = torch.tensor([1.0, self.to_unit(name, float(value))])
+                vector[block.start : block.stop - 1] = 1.0
+                vector[block.stop - 1] = self.to_unit(name, float(value))
             elif value in self.categories[name]:
                 vector[block.start + self.categories[name].index(value)] = 1.0
         return vector
@@ -99,14 +115,17 @@ class ConditionSpec:
         return torch.stack([self.encode(item) for item in parameters])
 
     def to_unit(self, name: str, value: float) -> float:
-        """Map a continuous value from its range to [-1, 1], clamped to `EXTRAPOLATION_LIMIT`."""
-        centre, half = self._centre_and_half(name)
-        return max(-EXTRAPOLATION_LIMIT, min(EXTRAPOLATION_LIMIT, (value - centre) / half))
+        """Map a continuous value from its range to [-1, 1], or to a share of its maximum.
+
+        Both are clamped to `EXTRAPOLATION_LIMIT` in size.
+        """
+        zero, unit = self._zero_and_unit(name)
+        return max(-EXTRAPOLATION_LIMIT, min(EXTRAPOLATION_LIMIT, (value - zero) / unit))
 
     def from_unit(self, name: str, unit_value: float) -> float:
-        """Map a value in units of the half-range back to the attribute's unit."""
-        centre, half = self._centre_and_half(name)
-        return centre + half * unit_value
+        """Undo `to_unit`: return the value in the attribute's unit."""
+        zero, unit = self._zero_and_unit(name)
+        return zero + unit * unit_value
 
     def drop_attributes(self, batch: Tensor, keep: Tensor) -> Tensor:
         """Make attributes unknown.
@@ -127,14 +146,16 @@ class ConditionSpec:
         return {
             "categories": {name: list(self.categories[name]) for name in CATEGORICAL},
             "ranges": {name: list(self.ranges[name]) for name in CONTINUOUS},
+            "scaling": self.scaling,
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ConditionSpec:
-        """Build from what `to_json` returned."""
+        """Build from what `to_json` returned; without ``scaling``, as older folders are, it is ``range``."""
         return cls(
             {name: tuple(categories) for name, categories in values["categories"].items()},
             {name: (float(low), float(high)) for name, (low, high) in values["ranges"].items()},
+            values.get("scaling", "range"),
         )
 
     @classmethod
@@ -158,6 +179,8 @@ class ConditionSpec:
             {name: (float(known[name][0]), float(known[name][-1])) for name in CONTINUOUS},
         )
 
-    def _centre_and_half(self, name: str) -> tuple[float, float]:
+    def _zero_and_unit(self, name: str) -> tuple[float, float]:
         low, high = self.ranges[name]
+        if self.scaling == "maximum":
+            return 0.0, high
         return (low + high) / 2, max((high - low) / 2, 1e-6 * max(1.0, abs(high)))

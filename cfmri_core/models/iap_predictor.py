@@ -14,24 +14,33 @@ from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
 from cfmri_core.errors import RequestError
-from cfmri_core.models.conditioning import ATTRIBUTES, ConditionSpec
+from cfmri_core.models.calibration import Calibration
+from cfmri_core.models.conditioning import ATTRIBUTES, CATEGORICAL, ConditionSpec
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 from cfmri_core.models.precision import autocast
+from cfmri_core.models.texture_network import TextureNetwork
+
+#: Floors of `inverse_spread`: of the spread over all studies in half-ranges, and of the spread within a cell as its share.
+_LEAST_SPREAD, _LEAST_SHARE = 0.05, 0.1
 
 
 @dataclass(frozen=True)
 class IapPredictorConfig:
-    """Size of a predictor.
+    """Architecture and size of a predictor.
 
     Attributes:
         preset: Name of the preset.
         image_size: Rows and columns of a slice, in pixels.
-        widths: Channels of the four stages.
+        widths: Channels of the stages.
+        architecture: ``resnet`` (ResNet-18, batch normalisation) or ``texture`` (`TextureNetwork`).
+        input_slices: Neighbouring slices seen at once, odd; the middle one is judged.
     """
 
     preset: str
     image_size: int
     widths: tuple[int, ...]
+    architecture: str = "resnet"
+    input_slices: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -43,21 +52,37 @@ class IapPredictorConfig:
         return cls(**{**values, "widths": tuple(values["widths"])})
 
 
+#: `scoring` judges edits in evaluations only. It shares neither architecture nor patients with the others, so that an
+#: edit that deceives the one is not simply believed by the other.
 PRESETS: Mapping[str, IapPredictorConfig] = {
     "paper": IapPredictorConfig("paper", 224, (64, 128, 256, 512)),
-    "tiny": IapPredictorConfig("tiny", 96, (16, 32, 64, 128)),
+    "tiny": IapPredictorConfig("tiny", 128, (16, 32, 64, 128), input_slices=3),
+    "scoring": IapPredictorConfig("scoring", 128, (24, 32, 64, 128), "texture", input_slices=3),
 }
 
 
+def preset_config(preset: str) -> IapPredictorConfig:
+    """Return the configuration of that name.
+
+    Raises:
+        RequestError: There is no such preset.
+    """
+    if preset not in PRESETS:
+        raise RequestError(f"There is no predictor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
+    return PRESETS[preset]
+
+
 class IapPredictor:
-    """A residual network with one linear head: logits per category, one value per continuous attribute.
+    """A network with one linear layer of seven heads: logits per category, one value per continuous attribute.
 
     Continuous values are in units of the attribute's half-range, as in `ConditionSpec`.
 
     Attributes:
-        network: The ResNet, float32.
+        network: Maps slices to the concatenated heads, float32.
         spec: Attributes, their categories and ranges.
-        config: Size.
+        config: Architecture and size.
+        calibration: Fitted at the end of training; empty for a model that was written without.
+        manufacturers: Manufacturer of each scanner model, as the training headers had it.
         sha256: Checksum of the weights file this was loaded from, empty for a new predictor.
     """
 
@@ -65,6 +90,8 @@ class IapPredictor:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = spec
         self.config = config
+        self.calibration = Calibration()
+        self.manufacturers: Mapping[str, str] = {}
         self.sha256 = sha256
 
     @classmethod
@@ -74,9 +101,8 @@ class IapPredictor:
         Raises:
             RequestError: There is no such preset.
         """
-        if preset not in PRESETS:
-            raise RequestError(f"There is no predictor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
-        return cls(_build(PRESETS[preset], spec), spec, PRESETS[preset])
+        config = preset_config(preset)
+        return cls(_build(config, spec), spec, config)
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
@@ -90,12 +116,21 @@ class IapPredictor:
             spec = ConditionSpec.from_json(values["spec"])
             config = IapPredictorConfig.from_json(values["iap_predictor"])
             network = _build(config, spec)
+            calibration = Calibration.from_json(values["calibration"]) if "calibration" in values else Calibration()
+            manufacturers = dict(values.get("manufacturers", {}))
         load_weights(network, state, folder)
-        return cls(network.to(device).eval().requires_grad_(False), spec, config, sha256)
+        predictor = cls(network.to(device).eval().requires_grad_(False), spec, config, sha256)
+        predictor.calibration, predictor.manufacturers = calibration, manufacturers
+        return predictor
 
     def save(self, folder: Path, card: str, half: bool = True) -> None:
         """Write the predictor as a model folder."""
-        values = {"spec": self.spec.to_json(), "iap_predictor": self.config.to_json()}
+        values = {
+            "spec": self.spec.to_json(),
+            "iap_predictor": self.config.to_json(),
+            "calibration": self.calibration.to_json(),
+            "manufacturers": dict(self.manufacturers),
+        }
         write_model(folder, "iap_predictor", self.network, values, card, half)
 
     @property
@@ -118,7 +153,8 @@ class IapPredictor:
         """Run the network.
 
         Args:
-            images: Slices in normalised intensity, float32, shape ``(batch, 1, rows, cols)``.
+            images: Slices in normalised intensity with their neighbours (see `neighbours`), float32, shape
+                ``(batch, input_slices, rows, cols)``.
 
         Returns:
             Per attribute: logits ``(batch, n_categories)``, or unit values ``(batch, 1)``; float32.
@@ -127,19 +163,26 @@ class IapPredictor:
             head: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
         return dict(zip(ATTRIBUTES, torch.split(head.float(), _head_widths(self.spec), dim=1), strict=True))
 
-    def loss(self, images: Tensor, targets: Tensor, class_weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Return weighted cross-entropy plus squared error, summed over the attributes.
+    def loss(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        class_weights: Mapping[str, Tensor] | None = None,
+        error_weights: Mapping[str, float] | None = None,
+    ) -> Tensor:
+        """Return weighted cross-entropy plus weighted squared error, summed over the attributes.
 
         Args:
-            images: Slices in normalised intensity, float32, shape ``(batch, 1, rows, cols)``.
+            images: As in `outputs`.
             targets: Condition vectors of the slices, shape ``(batch, width)``. A block of zeros is
                 an unknown value and adds nothing.
             class_weights: Weight of each category, per categorical attribute; without it all are 1.
+            error_weights: Weight of the squared error, per continuous attribute; without it all are 1.
 
         Returns:
             Loss, float32, a scalar.
         """
-        weights = class_weights or {}
+        weights, factors = class_weights or {}, error_weights or {}
         outputs = self.outputs(images)
         total = sum((output.sum() for output in outputs.values()), start=images.new_zeros(())) * 0.0
         for name, block in self.spec.blocks.items():
@@ -151,34 +194,107 @@ class IapPredictor:
             if name in self.spec.categories:
                 total = total + F.cross_entropy(output, target.argmax(dim=1), weights.get(name))
             else:
-                total = total + F.mse_loss(output[:, 0], target[:, 1])
+                total = total + factors.get(name, 1.0) * F.mse_loss(output[:, 0], target[:, 1])
         return total
 
     @torch.no_grad()
-    def predict(self, images: Tensor, batch_size: int = 64) -> dict[str, dict[str, Any]]:
-        """Predict the parameters of one volume from some of its slices.
+    def slice_outputs(self, images: Tensor, batch_size: int = 64) -> dict[str, Tensor]:
+        """Run the network on the slices of one volume.
 
         Args:
-            images: Slices in normalised intensity, float32, shape ``(slices, 1, rows, cols)``.
+            images: All slices of the volume in order, normalised intensity, float32, shape ``(slices, 1, rows, cols)``.
             batch_size: Slices per pass.
 
         Returns:
-            Per attribute ``{"value": v, "probabilities": {category: p} | None}``. Probabilities and
-            values are means over the slices; continuous values are in the attribute's unit.
+            As `outputs`, one row per slice, on the CPU.
         """
         self.network.eval()
-        passes = [self.outputs(batch.to(self.device)) for batch in torch.split(images, batch_size)]
-        outputs = {name: torch.cat([one[name] for one in passes]) for name in ATTRIBUTES}
-        return {name: self._summary(name, output) for name, output in outputs.items()}
+        index = neighbours(torch.zeros(len(images), dtype=torch.long), self.config.input_slices)
+        passes = [self.outputs(images[rows, 0].to(self.device)) for rows in torch.split(index, batch_size)]
+        return {name: torch.cat([one[name] for one in passes]).cpu() for name in ATTRIBUTES}
+
+    def predict(self, images: Tensor, batch_size: int = 64) -> dict[str, dict[str, Any]]:
+        """Predict the parameters of one volume from its slices.
+
+        Args:
+            images: As in `slice_outputs`.
+            batch_size: Slices per pass.
+
+        Returns:
+            See `summary`.
+        """
+        return self.summary(volume_outputs(self.slice_outputs(images, batch_size)))
+
+    def summary(self, outputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+        """Express the raw answers for one volume (or slice) in categories and units.
+
+        Args:
+            outputs: Per attribute: logits ``(n_categories,)``, or a unit value ``(1,)``.
+
+        Returns:
+            Per categorical attribute ``value`` and calibrated ``probabilities`` by category; per
+            continuous one, in its unit, ``value``, ``standard_deviation`` and the 90 % ``interval``
+            (both ``None`` without calibration) and ``probabilities`` ``None``. ``manufacturer``
+            follows from the model's probabilities, where the training headers named it.
+        """
+        predicted = {name: self._summary(name, output) for name, output in outputs.items()}
+        by_maker: dict[str, float] = {}
+        for model, probability in predicted["manufacturer_model"]["probabilities"].items():
+            if model in self.manufacturers:
+                maker = self.manufacturers[model]
+                by_maker[maker] = by_maker.get(maker, 0.0) + probability
+        if by_maker:
+            value = max(by_maker, key=by_maker.__getitem__)
+            predicted["manufacturer"] = {"value": value, "probabilities": by_maker}
+        return predicted
 
     def _summary(self, name: str, output: Tensor) -> dict[str, Any]:
         if name in self.spec.ranges:
-            return {"value": self.spec.from_unit(name, float(output.mean())), "probabilities": None}
-        mean = output.softmax(dim=1).mean(dim=0).tolist()
+            value = self.spec.from_unit(name, float(output))
+            deviation, interval = self.calibration.standard_deviations.get(name), self.calibration.interval(name, value)
+            spread = {"standard_deviation": deviation, "interval": interval and list(interval)}
+            return {"value": value, "probabilities": None, **spread}
+        shares = self.calibration.probabilities(name, output).tolist()
         categories = self.spec.categories[name]
-        best = max(range(len(mean)), key=mean.__getitem__)
-        probabilities = {str(category): share for category, share in zip(categories, mean, strict=True)}
+        best = max(range(len(shares)), key=shares.__getitem__)
+        probabilities = {str(category): share for category, share in zip(categories, shares, strict=True)}
         return {"value": categories[best], "probabilities": probabilities}
+
+
+def volume_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Combine the answers for the slices of a volume into one.
+
+    Logits are averaged (the geometric mean of the probabilities: a slice that excludes a category
+    counts); of continuous values the median is taken (a few odd slices do not move it).
+
+    Args:
+        outputs: Per attribute, one row per slice: logits ``(slices, n_categories)``, or unit values ``(slices, 1)``.
+
+    Returns:
+        Per attribute, without the first axis.
+    """
+    return {
+        name: output.mean(dim=0) if name in CATEGORICAL else output.quantile(0.5, dim=0)
+        for name, output in outputs.items()
+    }
+
+
+def neighbours(subject: Tensor, count: int) -> Tensor:
+    """Return which slices lie around each slice of a stack of subjects.
+
+    Args:
+        subject: Subject of each slice, the slices of one subject together and in order, shape ``(slices,)``.
+        count: How many, odd.
+
+    Returns:
+        Indices, int64, shape ``(slices, count)``, the slice itself in the middle; beyond the ends of
+        a subject its last slice is repeated.
+    """
+    _, sizes = torch.unique_consecutive(subject, return_counts=True)
+    first = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)[:, None]
+    last = first + torch.repeat_interleave(sizes, sizes)[:, None] - 1
+    offsets = torch.arange(count) - count // 2
+    return torch.minimum(torch.maximum(torch.arange(len(subject))[:, None] + offsets, first), last)
 
 
 def inverse_class_frequency(spec: ConditionSpec, targets: Tensor) -> dict[str, Tensor]:
@@ -202,18 +318,47 @@ def inverse_class_frequency(spec: ConditionSpec, targets: Tensor) -> dict[str, T
     return weights
 
 
+def inverse_spread(spec: ConditionSpec, targets: Tensor) -> dict[str, float]:
+    """Return weights that let every continuous attribute learn, in `IapPredictor.loss`.
+
+    The weight is 1 over the product of two standard deviations: over all studies, and among studies
+    of the same scanner, field and options. The first alone would be content with the typical value
+    of each scanner, the second alone would drown the other attributes until the scanner is known.
+
+    Args:
+        spec: Attributes and ranges.
+        targets: Condition vectors, one per study, shape ``(studies, width)``.
+    """
+    columns = torch.cat([targets[:, spec.blocks[name]] for name in spec.categories], dim=1)
+    _, cell = torch.unique(columns, dim=0, return_inverse=True)
+    weights = {}
+    for name in spec.ranges:
+        known = targets[:, spec.blocks[name].start] > 0
+        values, cells = targets[known, spec.blocks[name].start + 1], cell[known]
+        means = torch.stack([values[cells == one].mean() for one in cells]) if len(cells) else values
+        overall = max(float(values.std(correction=0)) if len(values) else 0.0, _LEAST_SPREAD)
+        within = max(float((values - means).square().mean().sqrt()) if len(values) else 0.0, _LEAST_SHARE * overall)
+        weights[name] = 1 / (overall * within)
+    return weights
+
+
 def _head_widths(spec: ConditionSpec) -> list[int]:
     return [len(spec.categories[name]) if name in spec.categories else 1 for name in ATTRIBUTES]
 
 
 def _build(config: IapPredictorConfig, spec: ConditionSpec) -> nn.Module:
+    outputs = sum(_head_widths(spec))
+    if config.architecture == "texture":
+        return TextureNetwork(config.input_slices, config.widths, outputs)
+    if config.architecture != "resnet":
+        raise ValueError(f"There is no architecture '{config.architecture}'.")
     network: nn.Module = ResNet(
         "basic",
         [2, 2, 2, 2],
         list(config.widths),
         spatial_dims=2,
-        n_input_channels=1,
+        n_input_channels=config.input_slices,
         conv1_t_stride=2,
-        num_classes=sum(_head_widths(spec)),
+        num_classes=outputs,
     )
     return network

@@ -16,6 +16,21 @@ SIGNA = AcquisitionParameters(
     flip_angle_deg=12, slice_thickness_mm=2.0, echo_time_ms=2.4, repetition_time_ms=6.0,
 )  # fmt: skip
 SPEC = ConditionSpec.from_parameters([SIGNA, AVANTO, AVANTO])
+#: As the code of the paper writes it: categories in no order, continuous values as shares of the largest.
+SHARES = ConditionSpec(
+    {
+        "field_strength_t": (3.0, 1.5),
+        "manufacturer_model": ("SIGNA HDx", "Avanto", "TrioTim"),
+        "scan_options": (r"SAT_GEMS\FS", r"PFP\FS"),
+    },
+    {
+        "flip_angle_deg": (0, 20),
+        "slice_thickness_mm": (0, 2.5),
+        "echo_time_ms": (0, 2.8),
+        "repetition_time_ms": (0, 8),
+    },
+    "maximum",
+)
 
 
 def test_categories_are_sorted_and_ranges_run_from_smallest_to_largest():
@@ -73,8 +88,34 @@ def test_dropped_attributes_become_unknown_and_the_others_stay():
     assert torch.equal(dropped[2], batch[2])
 
 
-def test_json_round_trip():
-    assert ConditionSpec.from_json(json.loads(json.dumps(SPEC.to_json()))) == SPEC
+def test_maximum_scaling_is_one_column_per_number_in_sorted_feature_order():
+    assert [block.stop - block.start for block in SHARES.blocks.values()] == [2, 1, 3, 2, 1, 1, 1]
+    vector = SHARES.encode(AVANTO)
+    assert vector.tolist() == pytest.approx([0, 1, 0.5, 0, 1, 0, 0, 1, 0.4, 0.5, 0.5])
+    assert not SHARES.encode(AcquisitionParameters()).any()
+
+
+def test_maximum_scaling_maps_back_and_is_clamped_above():
+    assert SHARES.from_unit("echo_time_ms", SHARES.to_unit("echo_time_ms", 1.4)) == pytest.approx(1.4)
+    assert SHARES.to_unit("echo_time_ms", 80.0) == 1.5
+
+
+def test_dropped_attribute_of_one_column_becomes_unknown():
+    keep = torch.ones(1, len(ATTRIBUTES), dtype=torch.bool)
+    keep[0, ATTRIBUTES.index("echo_time_ms")] = False
+    dropped = SHARES.drop_attributes(SHARES.encode_all([AVANTO]), keep)
+    assert torch.equal(dropped[0], SHARES.encode(AVANTO.replaced({"echo_time_ms": None})))
+
+
+@pytest.mark.parametrize("spec", [SPEC, SHARES])
+def test_json_round_trip(spec):
+    assert ConditionSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_older_model_folders_without_a_scaling_can_be_read():
+    values = SPEC.to_json()
+    del values["scaling"]
+    assert ConditionSpec.from_json(values) == SPEC
 
 
 def test_parameter_unknown_in_every_study_is_refused():
@@ -95,3 +136,10 @@ def test_parameter_unknown_in_every_study_is_refused():
 def test_impossible_spec_cannot_exist(categories, ranges):
     with pytest.raises(ValueError, match=r"categories|range"):
         ConditionSpec(categories, ranges)
+
+
+def test_unknown_scaling_and_maximum_of_zero_cannot_exist():
+    with pytest.raises(ValueError, match="scaling is 'log'"):
+        ConditionSpec(SPEC.categories, SPEC.ranges, "log")
+    with pytest.raises(ValueError, match="ends at 0"):
+        ConditionSpec(SHARES.categories, {**SHARES.ranges, "echo_time_ms": (0, 0)}, "maximum")
