@@ -92,12 +92,13 @@ class DenoisingLoss:
 
     def __init__(self, editor: Editor, slices: SliceSet, batch_size: int) -> None:
         self.editor, self.slices, self.batch_size = editor, slices, batch_size
-        self.conditions = torch.stack([editor.spec.encode(parameters) for parameters in slices.parameters])
+        self.conditions = editor.spec.encode_all(slices.parameters)
+        self.weights = scanner_weights(slices)
         self.alpha_bar = cosine_alpha_bar()
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> Tensor:
         """Draw a batch of slices, noise levels and hidden attributes; return the mean loss."""
-        chosen = torch.randint(len(self.slices.images), (self.batch_size,), generator=generator)
+        chosen = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=generator)
         images = self.slices.images[chosen]
         mirrored = torch.rand(self.batch_size, generator=generator) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
@@ -121,6 +122,17 @@ class DenoisingLoss:
         keep = torch.rand(len(condition), attributes, generator=generator) >= HIDDEN_ATTRIBUTE_SHARE
         keep &= torch.rand(len(condition), 1, generator=generator) >= UNCONDITIONAL_SHARE
         return self.editor.spec.drop_attributes(condition, keep)
+
+
+def scanner_weights(slices: SliceSet) -> Tensor:
+    """Return how often to draw each slice, float64, shape ``(slices,)``: rare scanners more often than they occur.
+
+    A slice weighs the inverse square root of the number of slices of its scanner model, field strength and scan
+    options: half-way between drawing as in the data and drawing every scanner alike.
+    """
+    scanners = [(p.manufacturer_model, p.field_strength_t, p.scan_options) for p in slices.parameters]
+    index = torch.tensor([sorted(set(scanners), key=str).index(scanner) for scanner in scanners])[slices.subject]
+    return torch.bincount(index).double()[index].rsqrt()
 
 
 class DenoisingValidation:
