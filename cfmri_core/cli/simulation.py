@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,8 +24,17 @@ def simulate(
     ] = None,
     paired: Annotated[
         Path | None,
-        typer.Option(help='JSON: {"name": {"echo_time_ms": 1.4} or a preset or "other-manufacturer"}.'),
+        typer.Option(
+            help='JSON: {"name": {"echo_time_ms": 1.4} or a preset or "same", "other-manufacturer", "duke", '
+            '"decorrelated", "single:echo_time_ms"}; a list, or "duke*3", gives name-1 and so on.'
+        ),
     ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="How sources are drawn: duke (as on scanners) or decorrelated (each on its own).")
+    ] = "duke",
+    setting: Annotated[
+        str, typer.Option(help="Simulator setting: default, or shifted (never used for training).")
+    ] = "default",
     lesions: Annotated[int, typer.Option(help="Masses per subject.")] = 0,
     slab_mm: Annotated[float, typer.Option(help="Extent along the body in mm.")] = 60.0,
     workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
@@ -42,14 +50,17 @@ def simulate(
         from cfmri_core.io.nifti import read_nifti
 
         label_map = read_nifti(labels)
-    plan = StudyPlan(changes=changes, paired=targets, labels=label_map, lesions=lesions, slab_mm=slab_mm)
+    plan = StudyPlan(
+        changes=changes, protocol=protocol, paired=targets, setting=setting, labels=label_map, lesions=lesions,
+        slab_mm=slab_mm,
+    )  # fmt: skip
     with progress_shown() as progress:
         folders = simulate_dataset(out, subjects, seed, plan, workers=workers or os.cpu_count() or 1, progress=progress)
     emit({"studies": folders, "seed": seed}, as_json, f"{len(folders)} simulated studies in {out}")
 
 
-def read_paired(path: Path) -> dict[str, Mapping[str, str | float] | str]:
-    """Read the file of paired targets: name to changed parameters, to a preset, or to "other-manufacturer".
+def read_paired(path: Path) -> dict[str, Any]:
+    """Read the file of paired targets: name to changed parameters, to a target's name, or to a list of these.
 
     Raises:
         RequestError: It cannot be read, or is not of that form.
@@ -58,7 +69,7 @@ def read_paired(path: Path) -> dict[str, Mapping[str, str | float] | str]:
         targets = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"{path} is not readable JSON: {error}.") from error
-    if not isinstance(targets, dict) or not all(isinstance(target, (str, dict)) for target in targets.values()):
+    if not isinstance(targets, dict) or not all(_is_target(target) for target in targets.values()):
         raise RequestError(
             f"{path} does not hold paired targets.",
             'Example: {"short-te": {"echo_time_ms": 1.4}, "b": "siemens-trio-3t"}',
@@ -66,6 +77,13 @@ def read_paired(path: Path) -> dict[str, Mapping[str, str | float] | str]:
     for name, target in targets.items():
         if not name or Path(name).name != name:
             raise RequestError(f"'{name}' cannot name a folder.", "Use letters, digits, '-' and '_'.")
-        for parameter in target if isinstance(target, dict) else ():
-            require_parameter(parameter)
+        for one in target if isinstance(target, list) else [target]:
+            for parameter in one if isinstance(one, dict) else ():
+                require_parameter(parameter)
     return targets
+
+
+def _is_target(target: object) -> bool:
+    if isinstance(target, list):
+        return bool(target) and all(isinstance(one, (str, dict)) for one in target)
+    return isinstance(target, (str, dict))

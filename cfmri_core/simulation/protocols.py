@@ -1,18 +1,21 @@
-"""Which acquisition parameters occur together: the published distribution of Duke-Breast-Cancer-MRI.
+"""Which acquisition parameters to simulate: as they occur together, or with every correlation broken.
 
-Counts and quantiles only (no patient rows), from the clinical table of Saha et al., Br J Cancer
-2018;119:508-516 (TCIA, Duke-Breast-Cancer-MRI). 809 of 922 patients lie in these eight cells.
+The published distribution of Duke-Breast-Cancer-MRI: counts and quantiles only (no patient rows), from the clinical
+table of Saha et al., Br J Cancer 2018;119:508-516 (TCIA, Duke-Breast-Cancer-MRI). 809 of 922 patients lie in these
+eight cells. There, model, scan options, echo and repetition time are almost one variable; a model that learned
+only the vendor shows itself on the decorrelated draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
 from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.errors import RequestError
 
 _GE = "GE MEDICAL SYSTEMS"
 _SIEMENS = "SIEMENS"
@@ -128,3 +131,164 @@ PRESETS: Mapping[str, AcquisitionParameters] = {
     "siemens-trio-3t": _typical(CELLS[6]),
     "siemens-avanto-1.5t-sfs": _typical(CELLS[7]),
 }
+
+#: Ranges of the continuous parameters over the whole Duke table, as the paper prints them (section 4).
+RANGES: Mapping[str, tuple[float, float]] = {
+    "flip_angle_deg": (7.0, 12.0),
+    "slice_thickness_mm": (1.1, 2.5),
+    "echo_time_ms": (1.25, 2.76),
+    "repetition_time_ms": (3.54, 7.40),
+}
+#: Field strengths of the cells, in tesla.
+FIELD_STRENGTHS_T = (1.5, 3.0)
+#: A single parameter moves by at least this share of its range, so that there is a change to measure.
+LEAST_SINGLE_CHANGE = 0.25
+
+#: How sources can be drawn.
+DUKE = "duke"
+DECORRELATED = "decorrelated"
+#: Targets relative to the source.
+SAME = "same"
+OTHER_MANUFACTURER = "other-manufacturer"
+SINGLE = "single:"
+
+#: What a paired rendering changes: parameters by name, or the name of a target.
+Target = str | Mapping[str, str | float]
+
+
+def draw_decorrelated(rng: np.random.Generator, manufacturer: str | None = None) -> AcquisitionParameters:
+    """Draw every parameter on its own: numbers uniform over their range, the others from the cells' values.
+
+    Only the manufacturer follows its model.
+
+    Args:
+        rng: Source of randomness.
+        manufacturer: Draw only among this manufacturer's models.
+    """
+    models = _models(manufacturer)
+    model = sorted(models)[rng.integers(len(models))]
+    options = _scan_options()
+    return AcquisitionParameters(
+        manufacturer=models[model],
+        manufacturer_model=model,
+        field_strength_t=FIELD_STRENGTHS_T[rng.integers(2)],
+        scan_options=options[rng.integers(len(options))],
+        **{name: round(float(rng.uniform(*limits)), 3) for name, limits in RANGES.items()},
+    )
+
+
+def draw_source(rng: np.random.Generator, protocol: str, manufacturer: str | None = None) -> AcquisitionParameters:
+    """Draw the parameters of a source scan.
+
+    Args:
+        rng: Source of randomness.
+        protocol: `DUKE` (as they occur together) or `DECORRELATED`.
+        manufacturer: Draw only from this manufacturer's scanners.
+
+    Raises:
+        RequestError: The protocol is another, or no cell is of that manufacturer.
+    """
+    makers = {cell.manufacturer for cell in CELLS}
+    if manufacturer is not None and manufacturer not in makers:
+        raise RequestError(f"No scanner of '{manufacturer}' is simulated.", f"Use one of: {', '.join(sorted(makers))}.")
+    if protocol == DUKE:
+        return draw_protocol(rng, manufacturer)
+    if protocol == DECORRELATED:
+        return draw_decorrelated(rng, manufacturer)
+    raise RequestError(f"'{protocol}' is not a way to draw sources.", f"Use one of: {DUKE}, {DECORRELATED}.")
+
+
+def draw_target(rng: np.random.Generator, source: AcquisitionParameters, target: Target) -> AcquisitionParameters:
+    """Draw the parameters of a paired rendering.
+
+    Args:
+        rng: Source of randomness.
+        source: Parameters of the source.
+        target: Parameters to change; or `SAME`, `OTHER_MANUFACTURER` (from the other manufacturers' cells), `DUKE`
+            (any cell), `DECORRELATED`, ``single:NAME`` (one parameter anew, the others kept), or the name of a preset.
+
+    Raises:
+        RequestError: There is no such target.
+    """
+    if not isinstance(target, str):
+        return source.replaced(target)
+    if target == SAME:
+        return source
+    if target == OTHER_MANUFACTURER:
+        others = sorted({cell.manufacturer for cell in CELLS} - {str(source.manufacturer)})
+        return draw_protocol(rng, others[0])
+    if target in (DUKE, DECORRELATED):
+        return draw_source(rng, target)
+    if target.startswith(SINGLE):
+        return source.replaced(_single_change(rng, source, target.removeprefix(SINGLE)))
+    if target in PRESETS:
+        return PRESETS[target]
+    accepted = ", ".join([SAME, OTHER_MANUFACTURER, DUKE, DECORRELATED, f"{SINGLE}NAME", *PRESETS])
+    raise RequestError(f"'{target}' is not a paired target.", f"Use parameters or one of: {accepted}.")
+
+
+def target_list(paired: Mapping[str, Target | Sequence[Target]]) -> dict[str, Target]:
+    """Write out repetitions: ``{"any": "duke*2"}`` and ``{"any": ["duke", "duke"]}`` become any-1 and any-2.
+
+    Raises:
+        RequestError: A number of repetitions is not one, or two targets get the same name.
+    """
+    listed: dict[str, Target] = {}
+    for name, target in paired.items():
+        repeated = _repeated(target)
+        if repeated is None:
+            numbered = {name: target}
+        else:
+            numbered = {f"{name}-{number}": one for number, one in enumerate(repeated, 1)}
+        for key, one in numbered.items():
+            if key in listed:
+                raise RequestError(f"Two paired targets are called '{key}'.", "Rename one of them.")
+            listed[key] = one  # type: ignore[assignment]
+    return listed
+
+
+def _repeated(target: Target | Sequence[Target]) -> Sequence[Target] | None:
+    if isinstance(target, str):
+        base, star, count = target.partition("*")
+        if not star:
+            return None
+        if not count.isascii() or not count.isdigit() or int(count) < 1:
+            raise RequestError(f"'{target}' is not a repetition.", "Example: decorrelated*6")
+        return [base] * int(count)
+    return None if isinstance(target, Mapping) else target
+
+
+def _single_change(rng: np.random.Generator, source: AcquisitionParameters, name: str) -> dict[str, str | float]:
+    """A new value for one parameter; the manufacturer follows the model."""
+    if name in RANGES:
+        return {name: _other_value(rng, RANGES[name], getattr(source, name))}
+    if name == "field_strength_t":
+        return {name: FIELD_STRENGTHS_T[1] if source.field_strength_t == FIELD_STRENGTHS_T[0] else FIELD_STRENGTHS_T[0]}
+    if name == "manufacturer_model":
+        models = {model: maker for model, maker in _models(None).items() if model != source.manufacturer_model}
+        model = sorted(models)[rng.integers(len(models))]
+        return {"manufacturer": models[model], name: model}
+    if name == "scan_options":
+        options = [option for option in _scan_options() if option != source.scan_options]
+        return {name: options[rng.integers(len(options))]}
+    accepted = ", ".join([*RANGES, "field_strength_t", "manufacturer_model", "scan_options"])
+    raise RequestError(f"'{name}' cannot be the single parameter that changes.", f"Use one of: {accepted}.")
+
+
+def _other_value(rng: np.random.Generator, limits: tuple[float, float], old: float | None) -> float:
+    """Uniform over the range, at least `LEAST_SINGLE_CHANGE` of it away from the old value."""
+    low, high = limits
+    if old is None:
+        return round(float(rng.uniform(low, high)), 3)
+    gap = LEAST_SINGLE_CHANGE * (high - low)
+    below, above = max(old - gap - low, 0.0), max(high - (old + gap), 0.0)
+    step = float(rng.uniform(0, below + above))
+    return round(low + step if step < below else old + gap + (step - below), 3)
+
+
+def _models(manufacturer: str | None) -> dict[str, str]:
+    return {cell.manufacturer_model: cell.manufacturer for cell in CELLS if manufacturer in (None, cell.manufacturer)}
+
+
+def _scan_options() -> list[str]:
+    return sorted({cell.scan_options for cell in CELLS})

@@ -4,14 +4,14 @@ Physics: the spoiled-gradient-echo signal of water and fat, relaxation by field 
 fields, averaging over the slice thickness, k-space truncation, Rician noise that falls with field,
 voxel volume and repetition time.
 
-Invented: everything in `STYLES`. No first principle links a manufacturer, a model or a scan option
-to an image; the styles only give each scanner a look that a network can learn and that is undone
-when the scanner is changed. `cfmri simulate` repeats this in what it writes.
+Invented: the styles, coils and noise of a `Setting`. No first principle links a manufacturer, a model or a
+scan option to an image; the styles only give each scanner a look that a network can learn and that is
+undone when the scanner is changed. `cfmri simulate` repeats this in what it writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +21,9 @@ from scipy.ndimage import gaussian_filter1d
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import AcquisitionError
 from cfmri_core.simulation.anatomy import FINE_SPACING_MM, Anatomy, correlated_noise
+from cfmri_core.simulation.settings import DEFAULT, Setting, Style
 from cfmri_core.simulation.signal import FloatArray, spoiled_gradient_echo, water_fat_signal
-from cfmri_core.simulation.tissues import (
-    FAT_PROTON_DENSITY,
-    FAT_T1_MS,
-    FAT_T1_SPREAD,
-    FAT_T2_STAR_MS,
-    WATER_POOLS,
-    WaterPool,
-)
+from cfmri_core.simulation.tissues import FAT_PROTON_DENSITY, WaterPool
 from cfmri_core.volume import Volume
 
 #: In-plane reduction from the fine grid to the reconstructed matrix, and slices of the fine grid per slice.
@@ -37,37 +31,6 @@ IN_PLANE_REDUCTION = 2
 SLICE_REDUCTION = 2
 #: Factor from signal to stored units, so that tissue lies in the hundreds as on a scanner.
 _GAIN = 30000.0
-#: Noise of one channel at 1.5 T for a 2.34 x 2.34 x 2 mm voxel and TR 5 ms, in units of signal (chosen).
-_REFERENCE_NOISE = 0.0009
-
-
-@dataclass(frozen=True)
-class Style:
-    """Invented look of one scanner model.
-
-    Attributes:
-        window: Strength of the k-space window in [0, 1]: 0 leaves Gibbs ringing, 1 is a Hann window.
-        bias: Remaining receive inhomogeneity in [0, 1] after the maker's own correction.
-        residual_fat: Share of the fat signal that fat suppression leaves, by scan option.
-        noise: Noise relative to the reference.
-    """
-
-    window: float
-    bias: float
-    residual_fat: float
-    noise: float
-
-
-#: Invented looks. Residual fat stays inside the 6-21 % that reproduces Duke's measured tissue contrast.
-STYLES: Mapping[str, Style] = {
-    "SIGNA HDx": Style(window=0.25, bias=0.55, residual_fat=0.085, noise=1.0),
-    "Signa HDxt": Style(window=0.40, bias=0.35, residual_fat=0.150, noise=1.0),
-    "Optima MR450w": Style(window=0.60, bias=0.20, residual_fat=0.145, noise=0.8),
-    "Avanto": Style(window=0.85, bias=0.75, residual_fat=0.150, noise=1.15),
-    "TrioTim": Style(window=0.75, bias=0.90, residual_fat=0.150, noise=0.95),
-}
-#: Looks for scanners that are not in the table (invented too).
-_OTHER_STYLE = Style(window=0.5, bias=0.5, residual_fat=0.11, noise=1.0)
 #: Siemens' SFS leaves more fat than FS here (invented); no fat suppression leaves all of it.
 _OPTION_FACTOR = {"FS": 1.0, "SFS": 1.25}
 
@@ -83,6 +46,7 @@ class Subject:
         off_resonance_ppm: B0 offset, shape ``(i, j, k)`` of the anatomy.
         b1_pattern: Transmit pattern, about zero; scaled by field strength.
         receive_pattern: Coil sensitivity pattern, positive, mean 1.
+        setting: The simulated world the subject lives in: tissue means, noise, looks of the scanners.
     """
 
     t1_factor: Mapping[int, float]
@@ -91,26 +55,32 @@ class Subject:
     off_resonance_ppm: FloatArray
     b1_pattern: FloatArray
     receive_pattern: FloatArray
+    setting: Setting = DEFAULT
 
 
-def draw_subject(anatomy: Anatomy, seed: int) -> Subject:
-    """Draw tissue values and fields of one subject; the same seed gives the same subject."""
+def draw_subject(anatomy: Anatomy, seed: int, setting: Setting = DEFAULT) -> Subject:
+    """Draw tissue values and fields of one subject; the same seed and setting give the same subject."""
     rng = np.random.default_rng((seed, 3))
     shape = anatomy.tissue.shape
-    t1_factor = {int(kind): 1 + pool.t1_spread * rng.standard_normal() for kind, pool in WATER_POOLS.items()}
+    pools = setting.water_pools
+    t1_factor = {int(kind): 1 + pool.t1_spread * rng.standard_normal() for kind, pool in pools.items()}
     left = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None, None]
     back = np.linspace(0, 1, shape[1], dtype=np.float32)[None, :, None]
-    coils = np.exp(-((left - rng.uniform(0.42, 0.55)) ** 2 + (back - 0.25) ** 2) / 0.45)
-    coils = coils + np.exp(-((left + rng.uniform(0.42, 0.55)) ** 2 + (back - 0.25) ** 2) / 0.45)
-    receive = np.broadcast_to(coils + 0.25, shape) * np.exp(0.06 * correlated_noise(rng, shape, 28.0))
-    b1 = -0.11 * np.broadcast_to(left, shape) + 0.05 * correlated_noise(rng, shape, 30.0)
+    elements = [
+        np.exp(-((left - coil.side * rng.uniform(*coil.lateral)) ** 2 + (back - coil.back) ** 2) / coil.width)
+        for coil in setting.coils
+    ]
+    coils = np.broadcast_to(sum(elements) + setting.coil_floor, shape)
+    receive = coils * np.exp(0.06 * correlated_noise(rng, shape, 28.0))
+    b1 = setting.b1_tilt * np.broadcast_to(left, shape) + setting.b1_ripple * correlated_noise(rng, shape, 30.0)
     return Subject(
         t1_factor=t1_factor,
-        fat_t1_factor=1 + FAT_T1_SPREAD * rng.standard_normal(),
+        fat_t1_factor=1 + setting.fat_t1_spread * rng.standard_normal(),
         suppression_factor=float(np.clip(np.exp(0.18 * rng.standard_normal()), 0.7, 1.4)),
         off_resonance_ppm=0.25 * correlated_noise(rng, shape, 24.0),
         b1_pattern=b1.astype(np.float32),
         receive_pattern=(receive / receive.mean()).astype(np.float32),
+        setting=setting,
     )
 
 
@@ -129,24 +99,37 @@ def scan(anatomy: Anatomy, subject: Subject, parameters: AcquisitionParameters, 
     Raises:
         AcquisitionError: A parameter the physics needs is unknown.
     """
+    return scans(anatomy, subject, parameters, noise_seeds=[noise_seed])[0]
+
+
+def scans(
+    anatomy: Anatomy, subject: Subject, parameters: AcquisitionParameters, *, noise_seeds: Sequence[int | None]
+) -> list[Volume]:
+    """Acquire the same volume once per noise seed, at the price of one; see `scan`."""
     field, flip, thickness, echo, repetition = _needed(parameters)
-    style = style_of(parameters)
+    style = style_of(parameters, subject.setting)
     signal = _complex_signal(anatomy, subject, style, (field, flip, echo, repetition))
     signal *= (1 + style.bias * (subject.receive_pattern - 1)).clip(0.05)
-    slices = _averaged_over_thickness(signal, thickness)
-    image = _truncated(slices, style.window)
-    if noise_seed is not None:
-        volume_mm3 = (FINE_SPACING_MM * IN_PLANE_REDUCTION) ** 2 * thickness
-        sigma = _REFERENCE_NOISE * style.noise * (1.5 / field) * (10.98 / volume_mm3) * np.sqrt(5.0 / repetition)
-        rng = np.random.default_rng((noise_seed, 4))
-        noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(sigma)
-        image = image + noise[0] + 1j * noise[1]
-    return Volume((np.abs(image) * _GAIN).astype(np.float32), scanned_affine(anatomy))
+    image = _truncated(_averaged_over_thickness(signal, thickness), style.window)
+    volume_mm3 = (FINE_SPACING_MM * IN_PLANE_REDUCTION) ** 2 * thickness
+    level = subject.setting.reference_noise * style.noise
+    sigma = level * (1.5 / field) * (10.98 / volume_mm3) * np.sqrt(5.0 / repetition)
+    noisy = [_with_noise(image, float(sigma), seed) for seed in noise_seeds]
+    return [Volume((np.abs(one) * _GAIN).astype(np.float32), scanned_affine(anatomy)) for one in noisy]
 
 
-def style_of(parameters: AcquisitionParameters) -> Style:
+def _with_noise(image: NDArray[np.complex64], sigma: float, seed: int | None) -> NDArray[np.complex64]:
+    """Add complex Gaussian noise; its magnitude is Rician."""
+    if seed is None:
+        return image
+    rng = np.random.default_rng((seed, 4))
+    noise = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(sigma)
+    return np.asarray(image + noise[0] + 1j * noise[1])
+
+
+def style_of(parameters: AcquisitionParameters, setting: Setting = DEFAULT) -> Style:
     """The invented look of a scanner, with residual fat set by its scan options."""
-    style = STYLES.get(parameters.manufacturer_model or "", _OTHER_STYLE)
+    style = setting.styles.get(parameters.manufacturer_model or "", setting.other_style)
     options = (parameters.scan_options or "").split("\\")
     factors = [factor for option, factor in _OPTION_FACTOR.items() if option in options]
     residual = style.residual_fat * max(factors) if factors else 1.0
@@ -192,15 +175,15 @@ def _complex_signal(
     flip = np.deg2rad(flip_deg) * b1.astype(np.float32)
     water = np.zeros(anatomy.tissue.shape, np.float32)
     density = np.zeros_like(water)
-    for kind, pool in WATER_POOLS.items():
+    for kind, pool in subject.setting.water_pools.items():
         where = anatomy.tissue == kind
         if pool.proton_density and where.any():
             water[where] = _pool_signal(pool, subject.t1_factor[int(kind)], field, flip[where], echo, repetition)
             density[where] = pool.proton_density
     residual = _residual_fat(subject, style, field)
     fat = spoiled_gradient_echo(
-        _between(FAT_T1_MS, field) * subject.fat_t1_factor,
-        _between(FAT_T2_STAR_MS, field),
+        _between(subject.setting.fat_t1_ms, field) * subject.fat_t1_factor,
+        _between(subject.setting.fat_t2_star_ms, field),
         flip,
         echo_time_ms=echo,
         repetition_time_ms=repetition,

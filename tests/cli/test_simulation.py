@@ -28,6 +28,9 @@ def test_parameters_can_be_fixed_and_paired(cfmri, tmp_path):
         ("{", "not readable JSON"),
         ('{"../x": "siemens-trio-3t"}', "cannot name a folder"),
         ('{"a": {"echo": 1}}', "'echo' is not an acquisition parameter"),
+        ('{"a": ["duke", 1]}', "does not hold paired targets"),
+        ('{"a": [{"echo": 1}]}', "'echo' is not an acquisition parameter"),
+        ('{"a": "duke*none"}', "'duke*none' is not a repetition"),
         ('{"a": "nothing"}', "'nothing' is not a paired target"),
     ],
 )
@@ -42,3 +45,17 @@ def test_a_wrong_file_of_pairs_is_refused(cfmri, tmp_path, content, words):
 
 def test_no_subjects_are_refused(cfmri, tmp_path):
     assert cfmri("simulate", tmp_path / "out", "--subjects", 0).code == 2
+
+
+def test_protocol_and_setting_are_declared(cfmri, tmp_path):
+    arguments = ("simulate", tmp_path / "out", "--slab-mm", 6, "--workers", 1)
+    assert cfmri(*arguments, "--protocol", "decorrelated", "--setting", "shifted").code == 0
+    study = json.loads((tmp_path / "out" / "sub-0001" / "study.json").read_text())
+    assert (study["protocol"], study["setting"]) == ("decorrelated", "shifted")
+
+
+@pytest.mark.parametrize("option", ["--protocol", "--setting"])
+def test_unknown_ways_to_simulate_are_refused(cfmri, tmp_path, option):
+    outcome = cfmri("simulate", tmp_path / "out", option, "other", "--workers", 1)
+    assert outcome.code == 2
+    assert "'other' is not" in outcome.err

@@ -1,6 +1,18 @@
 import numpy as np
+import pytest
 
-from cfmri_core.simulation.protocols import CELLS, PRESETS, draw_protocol
+from cfmri_core.errors import RequestError
+from cfmri_core.simulation.protocols import (
+    CELLS,
+    LEAST_SINGLE_CHANGE,
+    PRESETS,
+    RANGES,
+    draw_decorrelated,
+    draw_protocol,
+    draw_source,
+    draw_target,
+    target_list,
+)
 
 
 def test_drawn_protocols_stay_in_the_published_quantiles():
@@ -41,3 +53,75 @@ def test_same_seed_same_protocol():
 
 def test_presets_know_every_parameter():
     assert all(None not in preset.as_dict().values() for preset in PRESETS.values())
+
+
+def test_decorrelated_draws_break_every_correlation_but_that_of_maker_and_model():
+    rng = np.random.default_rng(5)
+    drawn = [draw_decorrelated(rng) for _ in range(1500)]
+    columns = [[getattr(p, name) for p in drawn] for name in RANGES]
+    columns += [[p.manufacturer == "SIEMENS" for p in drawn], [p.field_strength_t for p in drawn]]
+    columns += [[p.scan_options.endswith("SFS") for p in drawn]]
+    correlation = np.corrcoef(np.array(columns, dtype=float)) - np.eye(len(columns))
+    assert np.abs(correlation).max() < 0.1
+    for name, limits in RANGES.items():
+        values = [getattr(p, name) for p in drawn]
+        assert limits[0] <= min(values) < limits[0] + 0.02 * np.ptp(limits)
+        assert limits[1] - 0.02 * np.ptp(limits) < max(values) <= limits[1]
+    makers = {cell.manufacturer_model: cell.manufacturer for cell in CELLS}
+    assert all(makers[p.manufacturer_model] == p.manufacturer for p in drawn)
+
+
+@pytest.mark.parametrize("protocol", ["duke", "decorrelated"])
+def test_sources_of_one_manufacturer_on_request(protocol):
+    rng = np.random.default_rng(6)
+    assert {draw_source(rng, protocol, "SIEMENS").manufacturer for _ in range(20)} == {"SIEMENS"}
+
+
+@pytest.mark.parametrize(("protocol", "manufacturer"), [("other", None), ("duke", "NOBODY")])
+def test_unknown_sources_are_refused(protocol, manufacturer):
+    with pytest.raises(RequestError, match=r"'other'|'NOBODY'"):
+        draw_source(np.random.default_rng(0), protocol, manufacturer)
+
+
+@pytest.mark.parametrize("name", [*RANGES, "field_strength_t", "manufacturer_model", "scan_options"])
+def test_a_single_target_changes_one_parameter_noticeably(name):
+    rng = np.random.default_rng(7)
+    for source in (*PRESETS.values(), *(draw_decorrelated(rng) for _ in range(20))):
+        changed = source.differences(draw_target(rng, source, f"single:{name}"))
+        assert set(changed) - {"manufacturer"} == {name}
+        if name in RANGES:
+            old, new = changed[name]
+            low, high = RANGES[name]
+            assert low <= new <= high
+            assert abs(new - old) >= LEAST_SINGLE_CHANGE * (high - low) - 1e-3
+
+
+def test_targets_by_name():
+    rng, source = np.random.default_rng(8), PRESETS["ge-hdx-3t"]
+    assert draw_target(rng, source, "same") == source
+    assert draw_target(rng, source, "siemens-trio-3t") == PRESETS["siemens-trio-3t"]
+    assert draw_target(rng, source, {"echo_time_ms": 1.4}) == source.replaced({"echo_time_ms": 1.4})
+    assert draw_target(rng, source, "other-manufacturer").manufacturer == "SIEMENS"
+    assert draw_target(rng, source, "duke") != draw_target(rng, source, "decorrelated")
+
+
+@pytest.mark.parametrize("target", ["nonsense", "single:", "single:manufacturer", "single:echo"])
+def test_unknown_targets_are_refused(target):
+    with pytest.raises(RequestError, match="'"):
+        draw_target(np.random.default_rng(0), PRESETS["ge-hdx-3t"], target)
+
+
+def test_repetitions_and_lists_are_numbered():
+    assert target_list({"a": "same", "d": "duke*2", "m": ["duke", {"echo_time_ms": 2.0}]}) == {
+        "a": "same",
+        "d-1": "duke",
+        "d-2": "duke",
+        "m-1": "duke",
+        "m-2": {"echo_time_ms": 2.0},
+    }
+
+
+@pytest.mark.parametrize("paired", [{"a": "duke*"}, {"a": "duke*0"}, {"a": "duke*2", "a-1": "same"}])
+def test_wrong_repetitions_are_refused(paired):
+    with pytest.raises(RequestError):
+        target_list(paired)

@@ -9,7 +9,8 @@ from cfmri_core.data.studies import list_studies, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.io.scan import read_scan
-from cfmri_core.simulation.study import OTHER_MANUFACTURER, StudyPlan, simulate_dataset, simulate_study
+from cfmri_core.simulation.protocols import OTHER_MANUFACTURER
+from cfmri_core.simulation.study import StudyPlan, simulate_dataset, simulate_study
 
 PLAN = StudyPlan(
     changes={"manufacturer": "GE MEDICAL SYSTEMS", "echo_time_ms": 2.4},
@@ -99,3 +100,49 @@ def test_a_folder_without_studies_is_refused(tmp_path):
         list_studies(tmp_path)
     with pytest.raises(RequestError, match="not a folder"):
         list_studies(tmp_path / "absent")
+
+
+def noise_correlation(first, second, truth):
+    """Where there is signal: in air the noise of a magnitude image has a mean of its own."""
+    bright = truth > np.median(truth)
+    return np.corrcoef((first - truth)[bright], (second - truth)[bright])[0, 1]
+
+
+def test_the_same_parameters_give_a_second_scan_and_the_noise_free_source(tmp_path):
+    plan = StudyPlan(protocol="decorrelated", paired={"same": "same", "any": "decorrelated*2"}, slab_mm=6)
+    study = simulate_study(tmp_path / "sub-0001", 9, plan)
+    described = json.loads((study / "study.json").read_text())
+    same = json.loads((study / "paired" / "same" / "study.json").read_text())
+    assert same["parameters"] == described["parameters"]
+    assert (described["protocol"], same["target"], same["setting"]) == ("decorrelated", "same", "default")
+    truth, again = (read_nifti(study / path).voxels for path in ("truth.nii.gz", "paired/same/truth.nii.gz"))
+    assert np.array_equal(truth, again)
+    first, second = (read_scan(study / path).volume.voxels for path in ("dicom", "paired/same/dicom"))
+    assert abs(noise_correlation(first, second, truth)) < 0.05
+    uids = {pydicom.dcmread(path).SOPInstanceUID for path in study.rglob("0001.dcm")}
+    assert len(uids) == 4
+
+
+def test_renderings_of_one_subject_share_no_noise(tmp_path):
+    study = simulate_study(tmp_path / "s", 9, StudyPlan(paired={"a": "same*2"}, slab_mm=6))
+    truth = read_nifti(study / "truth.nii.gz").voxels
+    first, second = (read_scan(study / "paired" / name / "dicom").volume.voxels for name in ("a-1", "a-2"))
+    assert abs(noise_correlation(first, second, truth)) < 0.05
+
+
+def test_another_setting_is_declared_and_looks_otherwise(root, tmp_path):
+    shifted = StudyPlan(changes=PLAN.changes, setting="shifted", slab_mm=12)
+    simulate_dataset(tmp_path / "shifted", 1, 50, shifted)
+    study = json.loads((tmp_path / "shifted" / "sub-0001" / "study.json").read_text())
+    default = json.loads((root / "sub-0001" / "study.json").read_text())
+    assert (study["setting"], default["setting"]) == ("shifted", "default")
+    assert study["parameters"] == default["parameters"]
+    assert study["note"] != default["note"]
+    assert json.loads((tmp_path / "shifted" / "dataset.json").read_text())["setting"] == "shifted"
+    one, other = (read_scan(f / "sub-0001" / "dicom").volume.voxels for f in (root, tmp_path / "shifted"))
+    assert np.abs(one - other).max() > 20
+
+
+def test_an_unknown_setting_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="'other' is not a simulator setting"):
+        simulate_study(tmp_path / "s", 1, StudyPlan(setting="other", slab_mm=6))
