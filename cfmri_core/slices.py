@@ -69,6 +69,7 @@ class SliceStack:
         flips: Whether rows and columns run against their voxel axis.
         resized: Rows and columns after resampling to square pixels, before padding.
         image_size: Side of the square images.
+        keeps_aspect: Whether the field of view is padded to the square; if not, it is stretched over it.
     """
 
     shape: tuple[int, int, int]
@@ -78,15 +79,16 @@ class SliceStack:
     flips: tuple[bool, bool]
     resized: tuple[int, int]
     image_size: int
+    keeps_aspect: bool = True
 
     @classmethod
-    def of(cls, volume: Volume, image_size: int) -> SliceStack:
-        """Lay out a volume: whole field of view inside the square, aspect ratio kept."""
+    def of(cls, volume: Volume, image_size: int, keeps_aspect: bool = True) -> SliceStack:
+        """Lay out a volume: whole field of view inside the square."""
         spacing = np.round(volume.spacing_mm, 3)
-        return cls.of_axis(volume, image_size, int(2 - np.argmax(spacing[::-1])))
+        return cls.of_axis(volume, image_size, int(2 - np.argmax(spacing[::-1])), keeps_aspect)
 
     @classmethod
-    def of_axis(cls, volume: Volume, image_size: int, slice_axis: int) -> SliceStack:
+    def of_axis(cls, volume: Volume, image_size: int, slice_axis: int, keeps_aspect: bool = True) -> SliceStack:
         """Lay out a volume with slices taken across a given voxel axis."""
         orientation = io_orientation(volume.affine)
         row, column = _VIEW[int(orientation[slice_axis, 0])]
@@ -94,10 +96,9 @@ class SliceStack:
         flips = tuple(bool(orientation[axis, 1] != sign) for axis, (_, sign) in zip(axes, (row, column), strict=True))
         extent = [volume.shape[axis] * volume.spacing_mm[axis] for axis in axes]
         pixel = max(extent) / image_size
-        resized = tuple(max(1, round(length / pixel)) for length in extent)
-        return cls(
-            volume.shape, slice_axis, axes[0], axes[1], (flips[0], flips[1]), (resized[0], resized[1]), image_size
-        )
+        fitted = (max(1, round(extent[0] / pixel)), max(1, round(extent[1] / pixel)))
+        resized = fitted if keeps_aspect else (image_size, image_size)
+        return cls(volume.shape, slice_axis, axes[0], axes[1], (flips[0], flips[1]), resized, image_size, keeps_aspect)
 
     @property
     def count(self) -> int:
@@ -116,8 +117,13 @@ class SliceStack:
         return np.ascontiguousarray(np.transpose(view, np.argsort(order)))
 
     def images(self, slices: NDArray[np.float32]) -> Tensor:
-        """Resample slices ``(slices, rows, columns)`` to images ``(slices, 1, size, size)``, padded with 0."""
+        """Resample slices ``(slices, rows, columns)`` to images ``(slices, 1, size, size)``, padded with 0.
+
+        Stretched images are averaged over areas, as in the code of the paper (arXiv 2410.23835).
+        """
         tensor = torch.from_numpy(np.ascontiguousarray(slices, dtype=np.float32))[:, None]
+        if not self.keeps_aspect:
+            return interpolate(tensor, size=self.resized, mode="area")
         if tuple(tensor.shape[2:]) != self.resized:
             tensor = interpolate(tensor, size=self.resized, mode="bilinear", antialias=True, align_corners=False)
         return pad(tensor, self._padding())
@@ -142,9 +148,11 @@ class SliceStack:
         return left, size - columns - left, top, size - rows - top
 
 
-def normalised_images(volume: Volume, image_size: int) -> tuple[Tensor, SliceStack, IntensityScale]:
+def normalised_images(
+    volume: Volume, image_size: int, keeps_aspect: bool = True
+) -> tuple[Tensor, SliceStack, IntensityScale]:
     """A volume as network input: images ``(slices, 1, size, size)``, with the layout and scale to go back."""
-    stack, scale = SliceStack.of(volume, image_size), IntensityScale.of(volume.voxels)
+    stack, scale = SliceStack.of(volume, image_size, keeps_aspect), IntensityScale.of(volume.voxels)
     return stack.images(scale.normalise(np.asarray(stack.native(volume.voxels)))), stack, scale
 
 

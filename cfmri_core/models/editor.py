@@ -17,6 +17,7 @@ from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 from cfmri_core.models.normalisation import Normalisation
+from cfmri_core.models.orientation import check_axes, turned
 from cfmri_core.models.precision import autocast
 from cfmri_core.models.unet import ConditionalUNet, UNetSize, with_tuples
 
@@ -28,15 +29,20 @@ class EditorConfig(UNetSize):
     Attributes:
         prediction: What the network returns: the noise, or v of Salimans and Ho 2022.
         normalisation: Intensity scale inside the network.
+        axes: Layout of the slices it was trained on, see `cfmri_core.models.orientation`.
+        keeps_aspect: Whether those slices were padded to a square; if not, they were stretched.
     """
 
     prediction: str
     normalisation: Normalisation
+    axes: str = "PL"
+    keeps_aspect: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.prediction not in ("v", "eps"):
             raise ValueError(f"prediction is '{self.prediction}', not 'v' or 'eps'.")
+        check_axes(self.axes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -168,8 +174,9 @@ class Editor:
         batch = x_t.shape[0]
         indices = torch.as_tensor(index, device=x_t.device).expand(batch)
         with autocast(x_t.device):
-            output: Tensor = self.network(x_t, indices - 1, condition.to(x_t.device).expand(batch, -1))
-        return output.float()
+            seen, conditions = turned(x_t, self.config.axes), condition.to(x_t.device).expand(batch, -1)
+            output: Tensor = self.network(seen, indices - 1, conditions)
+        return turned(output.float(), self.config.axes)
 
     def eps(self, x_t: Tensor, index: int | Tensor, condition: Tensor) -> Tensor:
         """Predict the noise in ``x_t``, whatever the network returns; arguments as `raw`.

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from cfmri_core.errors import RequestError
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
+from cfmri_core.models.normalisation import Normalisation
+from cfmri_core.models.orientation import check_axes, turned
 from cfmri_core.models.precision import autocast
 
 #: Names of the classes, by label value.
@@ -30,12 +32,21 @@ class SegmenterConfig:
         channels: Channels per level.
         norm: MONAI name of the normalisation. The paper uses batch normalisation; the small net
             uses instance normalisation, which does not depend on how many slices a batch has.
+        normalisation: Intensity scale inside the network.
+        axes: Layout of the slices it was trained on, see `cfmri_core.models.orientation`.
+        keeps_aspect: Whether those slices were padded to a square; if not, they were stretched.
     """
 
     preset: str
     image_size: int
     channels: tuple[int, ...]
     norm: str
+    normalisation: Normalisation = Normalisation()
+    axes: str = "PL"
+    keeps_aspect: bool = True
+
+    def __post_init__(self) -> None:
+        check_axes(self.axes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -44,7 +55,8 @@ class SegmenterConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SegmenterConfig:
         """Build from what `to_json` returned."""
-        return cls(**{**values, "channels": tuple(values["channels"])})
+        normalisation = Normalisation.from_json(values.get("normalisation", {}))
+        return cls(**{**values, "channels": tuple(values["channels"]), "normalisation": normalisation})
 
 
 PRESETS: Mapping[str, SegmenterConfig] = {
@@ -119,9 +131,10 @@ class Segmenter:
             images: Slices in normalised intensity, float32, shape ``(batch, 1, rows, cols)``; rows and
                 columns are multiples of 2 to the number of levels less one.
         """
+        seen = turned(self.config.normalisation.to_network(images), self.config.axes)
         with autocast(images.device):
-            output: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
-        return output.float()
+            output: Tensor = self.network(seen.contiguous(memory_format=torch.channels_last))
+        return turned(output.float(), self.config.axes)
 
 
 def _build(config: SegmenterConfig) -> nn.Module:

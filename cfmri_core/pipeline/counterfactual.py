@@ -127,11 +127,12 @@ def edit_volume(
     """
     started = time.monotonic()
     requested = requested_parameters(factual, request.changes)
-    whole = SliceStack.of(volume, editor.image_size)
+    keeps_aspect = editor.config.keeps_aspect
+    whole = SliceStack.of(volume, editor.image_size, keeps_aspect)
     scale = IntensityScale.of(volume.voxels)
     first, last = request.slices or (0, whole.count)
     source = slab(volume, whole.slice_axis, first, last)
-    stack = SliceStack.of_axis(source, editor.image_size, whole.slice_axis)
+    stack = SliceStack.of_axis(source, editor.image_size, whole.slice_axis, keeps_aspect)
     native = scale.normalise(np.asarray(stack.native(source.voxels)))
     images = stack.images(native)
     edited = edit_images(
@@ -228,7 +229,7 @@ def edit_images(
         with torch.inference_mode():
             start = first_slice + number * BATCH
             result = run.edit(x0, source, target, range(start, start + len(batch)), report)
-        edited.append(editor.normalisation.from_network(result).cpu())
+        edited.append(editor.normalisation.from_network(result.cpu(), batch))
     return torch.cat(edited)
 
 

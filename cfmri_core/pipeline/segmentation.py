@@ -23,7 +23,7 @@ def segment_volume(volume: Volume, segmenter: Segmenter, *, progress: Progress =
     Returns:
         Labels, uint8, same grid.
     """
-    images, stack, _ = normalised_images(volume, segmenter.image_size)
+    images, stack, _ = normalised_images(volume, segmenter.image_size, segmenter.config.keeps_aspect)
     labels = []
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from monai.transforms import Resize
 from phantoms import affine_of, orientations
 
 from cfmri_core.errors import GeometryError, RequestError
@@ -65,6 +66,16 @@ def test_images_keep_the_aspect_ratio_and_come_back():
     assert stack.resized == (16, 32)
     assert float(images[:, :, :8].abs().max()) == 0.0
     assert stack.at_native_size(images).shape == (3, 1, 32, 64)
+
+
+def test_stretched_images_fill_the_square_by_area_as_in_the_papers_code():
+    volume = Volume(ramp((64, 40, 3)), np.diag([1.0, 1.0, 4.0, 1.0]))
+    images, stack, scale = normalised_images(volume, 32, keeps_aspect=False)
+    assert stack.resized == (32, 32)
+    native = scale.normalise(np.asarray(stack.native(volume.voxels)))
+    assert np.allclose(images[:, 0].numpy(), np.asarray(Resize((32, 32))(native)), atol=1e-6)
+    assert stack.at_native_size(images).shape == (3, 1, 40, 64)
+    assert np.allclose(stack.at_native_size(images)[:, 0], native, atol=0.05)
 
 
 def test_labels_are_resampled_to_labels():
