@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cfmri_core.slices import HIGH_PERCENTILE, LOW_PERCENTILE
 
-
 _KINDS: Mapping[str, type] = {"low_value": float, "high_value": float, "per_slice": bool}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,7 +41,7 @@ class SegmenterConfig:
     image_size: int
     channels: tuple[int, ...]
     norm: str
-    normalisation: Normalisation = Normalisation()
+    normalisation: Normalisation = field(default_factory=Normalisation)
     axes: str = "PL"
     keeps_aspect: bool = True
 
