@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfmri_core.cli.console import emit, progress_shown
+from cfmri_core.cli.console import choice, emit, progress_shown
 from cfmri_core.cli.device import resolved_device
+
+if TYPE_CHECKING:
+    from cfmri_core.training.counterfactuals import CounterfactualPlan
 
 app = typer.Typer(help="Train a model on a folder of studies.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,6 +24,18 @@ Seed = Annotated[int, typer.Option(help="Of split, weights, batches and noise.")
 StartFrom = Annotated[Path | None, typer.Option(help="Model folder to go on from, instead of a new network.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --output.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+EditorFolder = Annotated[
+    Path | None, typer.Option(help="Editor that makes counterfactuals, instead of the shipped one.")
+]
+Population = Annotated[
+    str,
+    typer.Option(
+        help="Where their targets come from: duke (the published cells), other-manufacturer (those of makers other "
+        "than the own), a manufacturer, or a JSON file with a list of protocols."
+    ),
+]
+PerVolume = Annotated[int, typer.Option(help="Counterfactuals of each volume.", min=1)]
+Method = Annotated[str | None, typer.Option(help="How counterfactuals are made; see 'cfmri edit'.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
@@ -74,25 +89,61 @@ def train_segmenter_command(
     seed: Seed = 0,
     start_from: StartFrom = None,
     augmentation: Annotated[
-        str, typer.Option(help="none, or counterfactual: add each scan as other scanners would have made it.")
+        str,
+        typer.Option(
+            help="none, classical, contrast-randomisation, counterfactual (each scan as other scanners would have made "
+            "it) or counterfactual+classical."
+        ),
     ] = "none",
-    editor: Annotated[
-        Path | None, typer.Option(help="Editor for the augmentation, instead of the shipped one.")
-    ] = None,
+    editor: EditorFolder = None,
+    population: Population = "duke",
+    per_volume: PerVolume = 2,
+    method: Method = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the counterfactuals for other runs.")] = None,
     resume: Resume = False,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Train the tissue segmenter on scans with labels."""
-    from cfmri_core.models.editor import Editor
-    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.training.augmentation import needs_counterfactuals
     from cfmri_core.training.segmenter import train_segmenter
 
     options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
-    if augmentation == "counterfactual":
-        options["editor"] = Editor.load(locate_model("editor", editor), resolved_device(device))
+    if needs_counterfactuals(augmentation):
+        options["counterfactuals"] = counterfactual_plan(editor, population, per_volume, method, seed, cache, device)
     options["augmentation"] = augmentation
     _train(train_segmenter, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+
+
+def counterfactual_plan(
+    editor: Path | None,
+    population: str,
+    per_volume: int,
+    method: str | None,
+    seed: int,
+    cache: Path | None,
+    device: str,
+) -> CounterfactualPlan:
+    """Return the plan that the options of a command mean.
+
+    Raises:
+        RequestError: The population or the method is not known.
+        CheckpointError: There is no editor.
+    """
+    from cfmri_core.models.editor import Editor
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS
+    from cfmri_core.simulation.population import read_population
+    from cfmri_core.training.counterfactuals import CounterfactualPlan
+
+    return CounterfactualPlan(
+        editor=Editor.load(locate_model("editor", editor), resolved_device(device)),
+        population=read_population(population),
+        per_volume=per_volume,
+        method=choice("Method", method or DEFAULT_METHOD, tuple(METHODS)),
+        seed=seed,
+        cache=cache,
+    )
 
 
 def _train(function: Any, data: Path, output: Path, as_json: bool, device: str, **options: Any) -> None:

@@ -4,18 +4,15 @@ import json
 
 import pytest
 
-from cfmri_core.data.studies import list_studies, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.io.scan import read_scan
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
-from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.prediction import predict_acquisition
-from cfmri_core.pipeline.segmentation import segment_volume, volumes_ml
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 from cfmri_core.training.editor import train_editor
 from cfmri_core.training.iap_predictor import train_iap_predictor
-from cfmri_core.training.segmenter import counterfactual_images, train_segmenter
+from cfmri_core.training.segmenter import train_segmenter
 
 QUICK = {"iterations": 2, "batch_size": 2}
 
@@ -54,32 +51,6 @@ def test_the_predictor_predicts_every_parameter(data, tmp_path):
     predicted = predict_acquisition(read_scan(data / "sub-0001" / "dicom").volume, predictor)
     assert set(predicted) == set(predictor.spec.blocks)
     assert sum(predicted["manufacturer_model"]["probabilities"].values()) == pytest.approx(1, abs=1e-3)
-
-
-@pytest.mark.parametrize("augmentation", ["none", "counterfactual"])
-def test_the_segmenter_labels_on_the_scans_own_grid(data, tmp_path, editor, augmentation):
-    folder = train_segmenter(
-        data, tmp_path, augmentation=augmentation, editor=editor, counterfactuals_per_volume=1, **QUICK
-    )
-    volume = read_scan(data / "sub-0001" / "dicom").volume
-    labels = segment_volume(volume, Segmenter.load(folder))
-    assert labels.has_same_grid(volume)
-    assert labels.voxels.max() <= 2
-    assert set(volumes_ml(labels)) == {"fat", "fibroglandular tissue"}
-    assert "--augmentation " + augmentation in (folder / "README.md").read_text()
-
-
-def test_counterfactuals_keep_shape_and_differ(data, editor):
-    slices = load_slices(list_studies(data)[:1], 96)
-    (edited,) = counterfactual_images(slices, editor, 1, seed=0)
-    assert edited.shape == slices.images.shape
-
-
-def test_augmentation_needs_an_editor_and_a_known_name(data, tmp_path):
-    with pytest.raises(RequestError, match="editor"):
-        train_segmenter(data, tmp_path, augmentation="counterfactual", **QUICK)
-    with pytest.raises(RequestError, match="magic"):
-        train_segmenter(data, tmp_path, augmentation="magic", **QUICK)
 
 
 def test_unlabelled_and_single_studies_are_refused(data, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 from cfmri_core.acquisition import PARAMETERS, Parameter
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS
+from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.request_schema import MAX_COUNTERFACTUALS, MAX_EPOCHS, MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS
 
 API_VERSION = 1
@@ -123,8 +124,8 @@ TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
 )  # fmt: skip
 
 SEGMENTER_TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
-    PublishedParameter(name="augmentation", label="Augmentation", type="choice", choices=("counterfactual", "none"),
-                       default="counterfactual", help="counterfactual adds each image as other scanners would show it"),
+    PublishedParameter(name="augmentation", label="Augmentation", type="choice", choices=AUGMENTATIONS,
+                       default=COUNTERFACTUAL, help="counterfactual adds each image as other scanners would show it"),
     PublishedParameter(name="counterfactuals_per_volume", label="Counterfactuals per volume", type="integer", minimum=1,
                        maximum=MAX_COUNTERFACTUALS, default=2, help="How many other scanners show each image"),
     *TRAIN_OPTIONS,

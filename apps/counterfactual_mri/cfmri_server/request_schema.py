@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
 from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS
+from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.problem import FieldError
 
 TARGET_NAMES = tuple(parameter.name for parameter in PARAMETERS)
@@ -150,12 +151,21 @@ class SegmenterTrainParams(TrainParams):
     """What training of `tissue_segmenter` accepts.
 
     Attributes:
-        augmentation: ``counterfactual`` adds each image as other scanners would have shown it.
+        augmentation: One of `AUGMENTATIONS`; ``counterfactual`` adds each image as other scanners would have shown it.
         counterfactuals_per_volume: How many other scanners.
     """
 
-    augmentation: Literal["none", "counterfactual"] = "counterfactual"
+    augmentation: str = COUNTERFACTUAL
     counterfactuals_per_volume: int = Field(default=2, ge=1, le=MAX_COUNTERFACTUALS)
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known_augmentation(cls, value: str) -> str:
+        if value not in AUGMENTATIONS:
+            accepted = ", ".join(AUGMENTATIONS)
+            raise FieldError("There is no such augmentation.", f"Use one of: {accepted}.", field="augmentation",
+                             value=value, accepted=accepted)  # fmt: skip
+        return value
 
 
 def parse_params(schema: type[Schema], params: str | Mapping[str, Any], model: str) -> Schema:

@@ -8,6 +8,8 @@ from cfmri_server.parameters import SEGMENTER_TRAIN_OPTIONS
 from cfmri_server.request_schema import SegmenterTrainParams
 
 from cfmri_core.progress import Progress
+from cfmri_core.training.augmentation import needs_counterfactuals
+from cfmri_core.training.counterfactuals import CounterfactualPlan
 from cfmri_core.training.segmenter import train_segmenter
 from lib.trainers.model_trainer import ModelTrainer
 
@@ -26,14 +28,16 @@ class TissueSegmenterTrainer(ModelTrainer[SegmenterTrainParams]):
         self, data: Path, output: Path, iterations: int, params: SegmenterTrainParams, device: str, progress: Progress
     ) -> Path:
         """Train a segmenter; the editor in use makes the counterfactuals."""
-        editor = self.models.editor.get(device) if params.augmentation == "counterfactual" else None
+        plan = None
+        if needs_counterfactuals(params.augmentation):
+            editor = self.models.editor.get(device)
+            plan = CounterfactualPlan(editor=editor, per_volume=params.counterfactuals_per_volume, seed=params.seed)
         return train_segmenter(
             data,
             output,
             preset=params.preset,
             augmentation=params.augmentation,
-            editor=editor,
-            counterfactuals_per_volume=params.counterfactuals_per_volume,
+            counterfactuals=plan,
             iterations=iterations,
             seed=params.seed,
             start_from=self.start_from(params),
