@@ -18,6 +18,9 @@ app = typer.Typer(help="Train a model on a folder of studies.", no_args_is_help=
 Data = Annotated[Path, typer.Argument(help="Folder of studies, e.g. what 'cfmri simulate' wrote.")]
 Output = Annotated[Path, typer.Option(help="Folder that receives model, checkpoint and TensorBoard events.")]
 Preset = Annotated[str, typer.Option(help="Size of a new network: tiny or paper.")]
+PredictorPreset = Annotated[
+    str, typer.Option(help="Size of a new network: tiny, paper, or scoring (another architecture, for evaluations).")
+]
 Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; the model's own default if absent.", min=1)]
 BatchSize = Annotated[int | None, typer.Option(help="Slices per step; the model's own default if absent.", min=1)]
 Seed = Annotated[int, typer.Option(help="Of split, weights, batches and noise.")]
@@ -63,7 +66,7 @@ def train_editor_command(
 def train_iap_predictor_command(
     data: Data,
     output: Output,
-    preset: Preset = "tiny",
+    preset: PredictorPreset = "tiny",
     iterations: Iterations = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,

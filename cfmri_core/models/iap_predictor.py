@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,11 +17,10 @@ from cfmri_core.errors import RequestError
 from cfmri_core.models.calibration import Calibration
 from cfmri_core.models.conditioning import ATTRIBUTES, CATEGORICAL, ConditionSpec
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
+from cfmri_core.models.normalisation import Normalisation
+from cfmri_core.models.orientation import check_axes, turned
 from cfmri_core.models.precision import autocast
 from cfmri_core.models.texture_network import TextureNetwork
-
-#: Floors of `inverse_spread`: of the spread over all studies in half-ranges, and of the spread within a cell as its share.
-_LEAST_SPREAD, _LEAST_SHARE = 0.05, 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,9 @@ class IapPredictorConfig:
         widths: Channels of the stages.
         architecture: ``resnet`` (ResNet-18, batch normalisation) or ``texture`` (`TextureNetwork`).
         input_slices: Neighbouring slices seen at once, odd; the middle one is judged.
+        normalisation: Intensity scale inside the network.
+        axes: Layout of the slices it was trained on, see `cfmri_core.models.orientation`.
+        keeps_aspect: Whether those slices were padded to a square; if not, they were stretched.
     """
 
     preset: str
@@ -41,6 +43,12 @@ class IapPredictorConfig:
     widths: tuple[int, ...]
     architecture: str = "resnet"
     input_slices: int = 1
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    axes: str = "PL"
+    keeps_aspect: bool = True
+
+    def __post_init__(self) -> None:
+        check_axes(self.axes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -49,7 +57,8 @@ class IapPredictorConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> IapPredictorConfig:
         """Build from what `to_json` returned."""
-        return cls(**{**values, "widths": tuple(values["widths"])})
+        normalisation = Normalisation.from_json(values.get("normalisation", {}))
+        return cls(**{**values, "widths": tuple(values["widths"]), "normalisation": normalisation})
 
 
 #: `scoring` judges edits in evaluations only. It shares neither architecture nor patients with the others, so that an
@@ -159,8 +168,9 @@ class IapPredictor:
         Returns:
             Per attribute: logits ``(batch, n_categories)``, or unit values ``(batch, 1)``; float32.
         """
+        seen = turned(self.config.normalisation.to_network(images), self.config.axes)
         with autocast(images.device):
-            head: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+            head: Tensor = self.network(seen.contiguous(memory_format=torch.channels_last))
         return dict(zip(ATTRIBUTES, torch.split(head.float(), _head_widths(self.spec), dim=1), strict=True))
 
     def loss(
@@ -194,7 +204,7 @@ class IapPredictor:
             if name in self.spec.categories:
                 total = total + F.cross_entropy(output, target.argmax(dim=1), weights.get(name))
             else:
-                total = total + factors.get(name, 1.0) * F.mse_loss(output[:, 0], target[:, 1])
+                total = total + factors.get(name, 1.0) * F.mse_loss(output[:, 0], target[:, -1])
         return total
 
     @torch.no_grad()
@@ -295,51 +305,6 @@ def neighbours(subject: Tensor, count: int) -> Tensor:
     last = first + torch.repeat_interleave(sizes, sizes)[:, None] - 1
     offsets = torch.arange(count) - count // 2
     return torch.minimum(torch.maximum(torch.arange(len(subject))[:, None] + offsets, first), last)
-
-
-def inverse_class_frequency(spec: ConditionSpec, targets: Tensor) -> dict[str, Tensor]:
-    """Return weights that make every category count the same in `IapPredictor.loss`.
-
-    Args:
-        spec: Attributes and categories.
-        targets: Condition vectors, one per *study* (not per slice: a study with many slices would
-            count more), shape ``(studies, width)``.
-
-    Returns:
-        Per categorical attribute: weights, float32, shape ``(n_categories,)``, mean 1 over the
-        studies; 0 for a category that does not occur.
-    """
-    weights = {}
-    for name in spec.categories:
-        counts = targets[:, spec.blocks[name]].sum(dim=0)
-        present = counts > 0
-        inverse = torch.where(present, counts.sum() / counts.clamp(min=1.0), torch.zeros_like(counts))
-        weights[name] = inverse / present.sum().clamp(min=1)
-    return weights
-
-
-def inverse_spread(spec: ConditionSpec, targets: Tensor) -> dict[str, float]:
-    """Return weights that let every continuous attribute learn, in `IapPredictor.loss`.
-
-    The weight is 1 over the product of two standard deviations: over all studies, and among studies
-    of the same scanner, field and options. The first alone would be content with the typical value
-    of each scanner, the second alone would drown the other attributes until the scanner is known.
-
-    Args:
-        spec: Attributes and ranges.
-        targets: Condition vectors, one per study, shape ``(studies, width)``.
-    """
-    columns = torch.cat([targets[:, spec.blocks[name]] for name in spec.categories], dim=1)
-    _, cell = torch.unique(columns, dim=0, return_inverse=True)
-    weights = {}
-    for name in spec.ranges:
-        known = targets[:, spec.blocks[name].start] > 0
-        values, cells = targets[known, spec.blocks[name].start + 1], cell[known]
-        means = torch.stack([values[cells == one].mean() for one in cells]) if len(cells) else values
-        overall = max(float(values.std(correction=0)) if len(values) else 0.0, _LEAST_SPREAD)
-        within = max(float((values - means).square().mean().sqrt()) if len(values) else 0.0, _LEAST_SHARE * overall)
-        weights[name] = 1 / (overall * within)
-    return weights
 
 
 def _head_widths(spec: ConditionSpec) -> list[int]:

@@ -8,15 +8,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cfmri_core.data.studies import SliceSet, list_studies, load_slices, split_subjects
+from cfmri_core.data.studies import SliceSet
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
-from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.editor import PRESETS, Editor
 from cfmri_core.models.unet import ConditionalUNet
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.card import model_card
 from cfmri_core.training.loop import Schedule, train
+from cfmri_core.training.subjects import training_subjects
 
 #: Share of samples trained without any condition, and of single attributes hidden from the others.
 UNCONDITIONAL_SHARE = 0.1
@@ -63,27 +63,22 @@ def train_editor(
         RequestError: Fewer than two subjects.
     """
     torch.manual_seed(seed)
-    studies = list_studies(data)
-    if len(studies) < 2:
-        raise RequestError(f"{data} holds {len(studies)} subject.", "Training needs at least 2; validation takes one.")
     editor = Editor.load(start_from, device) if start_from else None
     size = editor.image_size if editor else PRESETS[preset].image_size
-    slices = load_slices(studies, size, progress=progress)
-    fit, held_back = split_subjects(len(studies), validation_share, seed)
+    fit, held_back = training_subjects(data, size, validation_share, seed, progress)
     if editor is None:
-        spec = ConditionSpec.from_parameters([slices.parameters[subject] for subject in fit])
-        editor = Editor.create(preset, spec)
+        editor = Editor.create(preset, ConditionSpec.from_parameters(fit.parameters))
     editor.network.to(device).requires_grad_(True)
     score = train(
         editor.network,
-        DenoisingLoss(editor, slices.of_subjects(fit), batch_size),
-        DenoisingValidation(editor, slices.of_subjects(held_back)),
+        DenoisingLoss(editor, fit, batch_size),
+        DenoisingValidation(editor, held_back),
         output,
         Schedule(iterations=iterations, learning_rate=learning_rate, seed=seed),
         resume=resume,
         progress=progress,
     )
-    editor.save(output / "model", _card(editor, data, len(fit), iterations, batch_size, seed, score))
+    editor.save(output / "model", _card(editor, data, len(fit.parameters), iterations, batch_size, seed, score))
     return output / "model"
 
 
