@@ -27,8 +27,8 @@ def segment_volume(volume: Volume, segmenter: Segmenter, *, progress: Progress =
     labels = []
     with torch.inference_mode():
         for start in range(0, len(images), _BATCH):
-            probabilities = torch.softmax(segmenter.logits(images[start : start + _BATCH]), dim=1)
-            labels.append(stack.at_native_size(probabilities).argmax(axis=1).astype(np.uint8))
+            logits = segmenter.logits(images[start : start + _BATCH].to(segmenter.device))
+            labels.append(stack.at_native_size(torch.softmax(logits, dim=1)).argmax(axis=1).astype(np.uint8))
             progress(min(start + _BATCH, len(images)), len(images), "segmenting")
     return volume.with_voxels(stack.voxels(np.concatenate(labels)))
 
