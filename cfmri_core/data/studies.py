@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.data.bids import survey_bids
+from cfmri_core.data.catalogue import Catalogue, Study
+from cfmri_core.data.duke import survey_duke
+from cfmri_core.data.masks import on_grid, read_tissue_masks
+from cfmri_core.data.splits import stratified_split
 from cfmri_core.errors import CfmriError, RequestError
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.io.scan import read_scan
@@ -18,22 +24,7 @@ from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import normalised_images
 from cfmri_core.volume import Volume
 
-
-@dataclass(frozen=True)
-class Study:
-    """One subject's scan on disk.
-
-    Attributes:
-        subject_id: Folder or file name; subjects are never split between training and validation.
-        scan_path: DICOM folder or NIfTI file, as `read_scan` takes it.
-        labels_path: Tissue labels (0 background, 1 fat, 2 fibroglandular) on the scan's grid, if there are any.
-        paired: Folders with the same anatomy under other parameters (simulated studies only).
-    """
-
-    subject_id: str
-    scan_path: Path
-    labels_path: Path | None = None
-    paired: dict[str, Path] = field(default_factory=dict)
+__all__ = ["SliceSet", "Study", "is_study", "list_studies", "load_slices", "read_labels", "split_subjects", "survey"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +36,14 @@ class SliceSet:
         subject: Index of the subject of each slice, shape ``(slices,)``.
         parameters: Acquisition parameters per subject.
         labels: Tissue labels, int64, shape ``(slices, size, size)``, or ``None``.
+        patients: Patient of each subject; empty where each subject is another patient.
     """
 
     images: Tensor
     subject: Tensor
     parameters: tuple[AcquisitionParameters, ...]
     labels: Tensor | None = None
+    patients: tuple[str, ...] = ()
 
     def of_subjects(self, subjects: Sequence[int]) -> SliceSet:
         """Only the slices of these subjects, renumbered from 0."""
@@ -59,17 +52,39 @@ class SliceSet:
         subject = order[self.subject]
         keep = subject >= 0
         labels = None if self.labels is None else self.labels[keep]
-        return SliceSet(self.images[keep], subject[keep], tuple(self.parameters[i] for i in subjects), labels)
+        parameters = tuple(self.parameters[i] for i in subjects)
+        patients = tuple(self.patients[i] for i in subjects) if self.patients else ()
+        return SliceSet(self.images[keep], subject[keep], parameters, labels, patients)
+
+    def split(self, validation_share: float, seed: int) -> tuple[SliceSet, SliceSet]:
+        """Split into training and validation: no patient in both, the same mix of acquisitions (`stratified_split`).
+
+        Each part gets a patient when there are two; a single one goes to training.
+        """
+        patients = self.patients or [f"{subject:06d}" for subject in range(len(self.parameters))]
+        shares = (1 - validation_share, validation_share)
+        training, validation = stratified_split(patients, self.parameters, shares, seed)
+        return self.of_subjects(training), self.of_subjects(validation)
 
 
 def list_studies(root: Path) -> list[Study]:
-    """List the studies below a folder, sorted by subject.
-
-    Known layouts: what ``cfmri simulate`` writes (``sub-*/dicom`` with ``labels.nii.gz``), and a flat
-    folder of ``*.nii.gz`` with BIDS sidecars, labels under ``labels/final`` as MONAI Label keeps them.
+    """List the studies below a folder, sorted by subject: those of `survey`.
 
     Raises:
-        RequestError: The folder does not exist or holds no study.
+        RequestError: The folder does not exist or holds no usable study.
+    """
+    return list(survey(root).studies)
+
+
+def survey(root: Path) -> Catalogue:
+    """List the studies below a folder, and say which are left out and why; no pixel is read.
+
+    Known layouts: what ``cfmri simulate`` writes (``sub-*/dicom`` with ``labels.nii.gz``); a flat folder of
+    ``*.nii.gz`` with BIDS sidecars, labels under ``labels/final`` as MONAI Label keeps them; a BIDS dataset
+    (see `bids`); where there is none of these, Duke-Breast-Cancer-MRI as TCIA hands it out (see `duke`).
+
+    Raises:
+        RequestError: The folder does not exist or holds no usable study, or a table in it is not readable.
     """
     if not root.is_dir():
         raise RequestError(
@@ -77,17 +92,28 @@ def list_studies(root: Path) -> list[Study]:
         )
     studies = [_dicom_study(folder.parent) for folder in sorted(root.glob("*/dicom")) if folder.is_dir()]
     studies += [_nifti_study(path) for path in sorted(root.glob("*.nii.gz"))]
-    if not studies:
-        raise RequestError(
-            f"{root} holds no study.", "Expected sub-*/dicom folders or *.nii.gz files with a JSON sidecar beside each."
-        )
-    return studies
+    found = survey_bids(root)
+    found = Catalogue((*studies, *found.studies), found.remarks)
+    found = found if found.studies or found.remarks else survey_duke(root)
+    if found.studies:
+        return found
+    if found.remarks:
+        raise RequestError(f"{root} holds no usable study: {found.lines()[-1]}")
+    raise RequestError(
+        f"{root} holds no study.",
+        "Expected sub-*/dicom folders, *.nii.gz files with a JSON sidecar beside each, BIDS, or Breast_MRI_* folders.",
+    )
 
 
 def load_slices(
     studies: Sequence[Study], image_size: int, *, with_labels: bool = False, progress: Progress = silent
 ) -> SliceSet:
     """Read studies into one `SliceSet`.
+
+    Every slice counts, to the ends of the field of view. (Morão et al. drop the first and last 20 of each scan,
+    which would leave nothing of a slab.) Only in a scan most of whose slices hold one value throughout, as
+    zero-filling leaves them, are those slices dropped, and the progress message says so. The parameters are
+    the study's own where it knows them (see `Study.acquisition`), else those of the scan's header.
 
     Args:
         studies: What to read.
@@ -102,36 +128,54 @@ def load_slices(
     for number, study in enumerate(studies):
         scan = read_scan(study.scan_path)
         stack_images, stack, _ = normalised_images(scan.volume, image_size)
-        images.append(stack_images)
-        subjects.append(torch.full((len(stack_images),), number))
-        parameters.append(scan.acquisition.parameters)
+        kept = _kept_slices(np.asarray(stack.native(scan.volume.voxels)))
+        images.append(stack_images[kept])
+        subjects.append(torch.full((len(kept),), number))
+        known = study.acquisition or AcquisitionParameters()
+        parameters.append(scan.acquisition.parameters.replaced(known.known()))
         if with_labels:
             mask = read_labels(study, scan.volume)
-            labels.append(stack.label_images(np.asarray(stack.native(mask.voxels))))
-        progress(number + 1, len(studies), study.subject_id)
+            labels.append(stack.label_images(np.asarray(stack.native(mask.voxels)))[kept])
+        dropped = len(stack_images) - len(kept)
+        said = f" ({dropped} empty slices dropped)" if dropped else ""
+        progress(number + 1, len(studies), study.subject_id + said)
     return SliceSet(
-        torch.cat(images), torch.cat(subjects), tuple(parameters), torch.cat(labels) if with_labels else None
+        torch.cat(images),
+        torch.cat(subjects),
+        tuple(parameters),
+        torch.cat(labels) if with_labels else None,
+        tuple(study.patient for study in studies),
     )
 
 
 def read_labels(study: Study, volume: Volume) -> Volume:
-    """Read a study's tissue labels and check that they lie on the scan's grid.
+    """Read a study's tissue labels, put on the scan's grid (axes permuted and turned, never interpolated).
+
+    Returns:
+        0 background, 1 fat, 2 fibroglandular tissue, uint8.
 
     Raises:
-        RequestError: There are none, they hold other values, or their grid differs.
+        RequestError: There are none, they hold other values, or they are not of the scan's voxels.
     """
     if study.labels_path is None:
         raise RequestError(f"{study.scan_path} has no tissue labels.", "Put labels.nii.gz beside the series.")
+    if study.labels_path.is_dir():
+        return read_tissue_masks(study.labels_path, volume)
     labels = read_nifti(study.labels_path)
     if not labels.has_same_grid(volume, tolerance_mm=0.1):
-        raise RequestError(f"{study.labels_path} lies on another grid than its scan.", "Resample the labels first.")
+        if labels.voxels.size != volume.voxels.size:  # labels of a part say nothing of the rest
+            raise RequestError(
+                f"{study.labels_path} lies on another grid than its scan: {labels.shape} voxels, not {volume.shape}.",
+                "Resample the labels first.",
+            )
+        labels = on_grid(labels, volume, study.labels_path)
     values = labels.voxels.round().astype(np.int64)
     if values.min() < 0 or values.max() > 2:
         raise RequestError(
             f"{study.labels_path} holds labels {values.min()} to {values.max()}.",
             "Accepted: 0 background, 1 fat, 2 fibroglandular tissue.",
         )
-    return labels.with_voxels(values.astype(np.uint8))
+    return volume.with_voxels(values.astype(np.uint8))
 
 
 def split_subjects(count: int, validation_share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -147,6 +191,12 @@ def is_study(path: Path) -> bool:
         return bool(list_studies(path))
     except CfmriError:
         return False
+
+
+def _kept_slices(slices: NDArray[np.float32]) -> list[int]:
+    """All slices, or those that hold more than one value where most do not; shape ``(slices, rows, columns)``."""
+    shown = np.flatnonzero(np.ptp(slices, axis=(1, 2)) > 0).tolist()
+    return shown if 2 * len(shown) < len(slices) else list(range(len(slices)))
 
 
 def _dicom_study(folder: Path) -> Study:

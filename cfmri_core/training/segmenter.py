@@ -9,7 +9,7 @@ import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
-from cfmri_core.data.studies import SliceSet, Study, list_studies, load_slices, split_subjects
+from cfmri_core.data.studies import SliceSet, Study, list_studies, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.progress import Progress, silent
@@ -91,9 +91,9 @@ def labelled_studies(data: Path | Sequence[Study]) -> list[Study]:
 
 
 def split_slices(slices: SliceSet, validation_share: float, seed: int) -> tuple[SliceSet, SliceSet]:
-    """Split by subject into training and validation; a single subject serves as both."""
-    fit, held_back = split_subjects(len(slices.parameters), validation_share, seed)
-    return slices.of_subjects(fit), slices.of_subjects(held_back or fit)
+    """Split by patient into training and validation; a single patient serves as both."""
+    fit, held_back = slices.split(validation_share, seed)
+    return fit, held_back if held_back.parameters else fit
 
 
 def schedule_of(iterations: int, seed: int, learning_rate: float = NEW_NETWORK_RATE) -> Schedule:

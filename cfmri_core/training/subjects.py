@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cfmri_core.data.studies import SliceSet, list_studies, load_slices, split_subjects
+from cfmri_core.data.studies import SliceSet, list_studies, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.progress import Progress, silent
 
@@ -25,8 +25,7 @@ def training_subjects(
         RequestError: Fewer than two subjects.
     """
     studies = list_studies(data)
-    if len(studies) < 2:
-        raise RequestError(f"{data} holds {len(studies)} subject.", "Training needs at least 2; validation takes one.")
-    slices = load_slices(studies, image_size, progress=progress)
-    fit, held_back = split_subjects(len(studies), validation_share, seed)
-    return slices.of_subjects(fit), slices.of_subjects(held_back)
+    patients = len({study.patient for study in studies})
+    if patients < 2:
+        raise RequestError(f"{data} holds {patients} subject.", "Training needs at least 2; validation takes one.")
+    return load_slices(studies, image_size, progress=progress).split(validation_share, seed)
