@@ -96,6 +96,13 @@ class RemoteError(CfmriError):
         self.retryable = retryable
 
 
+class RefusedError(CfmriError):
+    """An edit outside the support, or one that failed its acceptance check; nothing was written."""
+
+    http_status = 422
+    exit_code = 9
+
+
 class Cancelled(CfmriError):  # noqa: N818 - what the user wished is not an error
     """The user cancelled the work; nothing was written."""
 
