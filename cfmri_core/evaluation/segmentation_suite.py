@@ -63,7 +63,7 @@ def tissue_agreement(prediction: Volume, truth: Volume) -> dict[str, float]:
 
     Per tissue: Dice; recall (share of the true voxels that are found, the paper's accuracy); 95th
     percentile Hausdorff distance in millimetres. Besides: recall of the background, ``mean dice`` of
-    both tissues, and the signed error of the fibroglandular volume in percent of the true one.
+    both tissues, and the error of the fibroglandular volume in percent of the true one, without its sign.
     """
     found, true = prediction.voxels, truth.voxels
     recalls = {"background recall": _recall(found, true, 0)}
@@ -75,10 +75,9 @@ def tissue_agreement(prediction: Volume, truth: Volume) -> dict[str, float]:
     overlaps = tissue_dice(prediction, truth)
     measured = [value for value in overlaps.values() if math.isfinite(value)]
     overlaps["mean dice"] = float(np.mean(measured)) if measured else math.nan
-    size, error = int((true == 2).sum()), int((found == 2).sum()) - int((true == 2).sum())
-    return {
-        **overlaps, **recalls, **distances, "fibroglandular volume_error_percent": 100 * error / size if size else math.nan,
-    }  # fmt: skip
+    size, error = int((true == 2).sum()), abs(int((found == 2).sum()) - int((true == 2).sum()))
+    volume_error = {"fibroglandular volume_error_percent": 100 * error / size if size else math.nan}
+    return {**overlaps, **recalls, **distances, **volume_error}
 
 
 def tissue_dice(prediction: Volume, truth: Volume) -> dict[str, float]:

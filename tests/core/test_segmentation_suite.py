@@ -29,7 +29,7 @@ def test_a_gland_that_is_half_missed(truth):
     measured = tissue_agreement(truth.with_voxels(found), truth)
     assert measured["fibroglandular recall"] == 0.5
     assert measured["fibroglandular dice"] == pytest.approx(2 / 3)
-    assert measured["fibroglandular volume_error_percent"] == -50
+    assert measured["fibroglandular volume_error_percent"] == 50
     assert measured["fibroglandular hd95_mm"] == pytest.approx(2.0)
     assert measured["background recall"] == 1
     assert measured["mean dice"] == pytest.approx((measured["fat dice"] + 2 / 3) / 2)
