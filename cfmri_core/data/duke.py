@@ -25,8 +25,8 @@ from cfmri_core.data.catalogue import Catalogue, Remark, Study
 from cfmri_core.data.clinical_table import CLINICAL_TABLE, PATIENT, plain, read_clinical_table
 from cfmri_core.data.masks import mask_files
 from cfmri_core.data.tables import TABLE_SUFFIXES, read_rows
-from cfmri_core.dicom.headers import read_acquisition
-from cfmri_core.dicom.parser import parser_errors
+from cfmri_core.dicom.headers import MR_IMAGE_CLASSES, read_acquisition
+from cfmri_core.dicom.parser import parser_errors, text_of
 from cfmri_core.errors import CfmriError, DicomReadError, RequestError
 
 MAPPING_TABLE = "Breast-Cancer-MRI-filepath_filename-mapping"
@@ -188,7 +188,10 @@ def _header_parameters(series: Path) -> AcquisitionParameters:
             start = stream.read(HEADER_BYTES)
         if start[128:132] != b"DICM":
             raise DicomReadError("The pre-contrast series holds a file that is not DICOM.", "Download it again.")
-        return read_acquisition(pydicom.dcmread(BytesIO(start), stop_before_pixels=True)).parameters
+        header = pydicom.dcmread(BytesIO(start), stop_before_pixels=True)
+        if text_of(header, "SOPClassUID") not in MR_IMAGE_CLASSES:
+            raise DicomReadError("The pre-contrast series holds damaged or other than MR images.", "Download it again.")
+        return read_acquisition(header).parameters
 
 
 def _labels(patient: str, tree: Tree) -> tuple[Path | None, list[Remark]]:

@@ -92,7 +92,7 @@ def _part_sizes(count: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
     while count >= len(shares) and (sizes == 0).any():
         sizes[np.argmax(sizes)] -= 1
         sizes[np.argmin(sizes)] += 1
-    return sizes
+    return np.asarray(sizes)
 
 
 def _assigned(

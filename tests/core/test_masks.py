@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from phantoms import LPS, affine_of, orientations, rotation
+from duke_tree import segment, write_masks, write_nrrd
+from phantoms import affine_of, orientations, rotation
 
 from cfmri_core.data.masks import on_grid, read_tissue_masks
 from cfmri_core.errors import RequestError
@@ -13,38 +13,6 @@ TRUTH = np.zeros((8, 7, 6), dtype=np.uint8)
 TRUTH[1:7, 2:6, 1:5] = 1
 TRUTH[2:4, 3:5, 2:4] = 2
 SCAN = Volume(np.zeros(TRUTH.shape, np.float32), affine_of(rotation(4, -3, 7)))
-
-
-def write_nrrd(path, layers, affine, attributes):
-    """Write segments as 3D Slicer does; layers of shape (layers, i, j, k)."""
-    lps = LPS @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    values = layers[0].T if len(layers) == 1 else np.stack([layer.T for layer in layers], axis=-1)
-    image = sitk.GetImageFromArray(values, isVector=len(layers) > 1)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    for key, value in attributes.items():
-        image.SetMetaData(key, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, str(path), useCompression=True)
-
-
-def segment(number, name, value, layer=0):
-    prefix = f"Segment{number}"
-    return {f"{prefix}_Name": name, f"{prefix}_LabelValue": str(value), f"{prefix}_Layer": str(layer)}
-
-
-def write_masks(folder, labels, affine, patient="Breast_MRI_001", dense_value=2):
-    """Write the two files of the supplement, with one vessel voxel, from tissue labels."""
-    vessels = np.zeros_like(labels)
-    vessels[tuple(np.argwhere(labels == 1)[0])] = 1
-    both = np.where(labels == 2, dense_value, np.where(vessels > 0, 3 - dense_value, 0)).astype(np.uint8)
-    breast = (labels > 0).astype(np.uint8)
-    write_nrrd(folder / f"Segmentation_{patient}_Breast.seg.nrrd", [breast], affine, segment(0, "Breast", 1))
-    names = segment(0, "Vessels", 3 - dense_value) | segment(1, "Dense", dense_value)
-    write_nrrd(folder / f"Segmentation_{patient}_Dense_and_Vessels.seg.nrrd", [both], affine, names)
-    return folder
 
 
 def turned(voxels, affine, matrix, crop=0):

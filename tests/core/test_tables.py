@@ -1,44 +1,14 @@
 """Tables: CSV and workbooks give the same rows; anything else is one line."""
 
 import zipfile
-from xml.sax.saxutils import escape
 
 import pytest
+from duke_tree import write_workbook
 
 from cfmri_core.data.tables import read_rows
 from cfmri_core.errors import RequestError
 
-NAMESPACE = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 ROWS = [["Patient ID", "Scan Options", "TE"], ["Breast_MRI_001", "PFP\\FS & more", "2.4"], ["Breast_MRI_002", "", "1"]]
-
-
-def write_workbook(path, rows, inline=False):
-    """Write the smallest workbook that spreadsheet programs write: numbers as values, texts shared or inline."""
-    strings = sorted({cell for row in rows for cell in row})
-    lines = []
-    for number, row in enumerate(rows, 1):
-        cells = []
-        for column, cell in enumerate(row):
-            where = f"{chr(65 + column)}{number}"
-            if cell == "":
-                continue
-            if cell.replace(".", "").isdigit():
-                cells.append(f'<c r="{where}"><v>{cell}</v></c>')
-            elif inline:
-                cells.append(f'<c r="{where}" t="inlineStr"><is><t>{escape(cell)}</t></is></c>')
-            else:
-                cells.append(f'<c r="{where}" t="s"><v>{strings.index(cell)}</v></c>')
-        lines.append(f'<row r="{number}">{"".join(cells)}</row>')
-    with zipfile.ZipFile(path, "w") as archive:
-        shared = "".join(
-            f"<si><r><t>{escape(text[:3])}</t></r><r><t>{escape(text[3:])}</t></r></si>" for text in strings
-        )
-        if not inline:
-            archive.writestr("xl/sharedStrings.xml", f"<sst {NAMESPACE}>{shared}</sst>")
-        sheet = f"<worksheet {NAMESPACE}><sheetData>{''.join(lines)}</sheetData></worksheet>"
-        archive.writestr("xl/worksheets/sheet1.xml", sheet)
-        archive.writestr("xl/worksheets/sheet2.xml", f"<worksheet {NAMESPACE}/>")
-    return path
 
 
 @pytest.mark.parametrize("inline", [True, False])
