@@ -51,10 +51,14 @@ def edit(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change one parameter.")] = None,
     like: Annotated[Path | None, typer.Option(help="Take all parameters of this other scan.")] = None,
     preset: Annotated[str | None, typer.Option(help="Take all parameters of this named protocol.")] = None,
-    method: Annotated[str, typer.Option(help="inversion (default), or paper: the published loop.")] = "inversion",
+    method: Annotated[
+        str,
+        typer.Option(help="inversion (default); fast: learned from simulated pairs; paper: as published."),
+    ] = "inversion",
     guidance_scale: Annotated[float | None, typer.Option(help="Guidance; the method's own if absent.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the method's own if absent.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    source_noise: Annotated[str, typer.Option(help="keep, or remove (method fast only).")] = "keep",
     slices: Annotated[str | None, typer.Option(help="K for one slice, A:B for slices A to B-1.")] = None,
     device: Device = "auto",
     model: Model = None,
@@ -62,9 +66,7 @@ def edit(
 ) -> None:
     """Make the volume as it would have looked under other acquisition parameters."""
     from cfmri_core.io.scan import read_scan, write_counterfactual
-    from cfmri_core.models.editor import Editor
-    from cfmri_core.models.model_folder import locate_model
-    from cfmri_core.pipeline.counterfactual import EditRequest, edit_volume
+    from cfmri_core.pipeline.counterfactual import EditRequest, edit_volume, load_editor
 
     request = EditRequest(
         changes=_changes(set_ or [], like, preset),
@@ -72,11 +74,12 @@ def edit(
         guidance_scale=guidance_scale,
         steps=steps,
         seed=seed,
+        source_noise=source_noise,
         slices=parse_slices(slices),
     )
     require_unused(output)
     scan = read_scan(input_)
-    editor = Editor.load(locate_model("editor", model), resolved_device(device))
+    editor = load_editor(method, model, resolved_device(device))
     with progress_shown() as progress:
         result = edit_volume(scan.volume, scan.acquisition.parameters, request, editor, progress=progress)
     written = write_counterfactual(output, scan, result.volume, result.requested, result.evidence)

@@ -1,4 +1,4 @@
-"""The commands `train editor`, `train iap-predictor`, `train segmenter`."""
+"""The commands `train editor`, `train direct-editor`, `train iap-predictor`, `train segmenter`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfmri_core.cli.console import choice, emit, progress_shown
+from cfmri_core.cli.console import choice, emit, progress_shown, warn
 from cfmri_core.cli.device import resolved_device
 
 if TYPE_CHECKING:
@@ -60,6 +60,25 @@ def train_editor_command(
 
     options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
     _train(train_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+
+
+@app.command("direct-editor")
+def train_direct_editor_command(
+    data: Annotated[Path, typer.Argument(help="Studies that 'cfmri simulate' wrote with --paired.")],
+    output: Output,
+    preset: Preset = "tiny",
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train the editor of method fast on simulated pairs: the same subject under several acquisitions."""
+    from cfmri_core.training.direct_editor import train_direct_editor
+
+    options = _given(iterations=iterations, batch_size=batch_size)
+    _train(train_direct_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
 
 
 @app.command("iap-predictor")
@@ -150,6 +169,10 @@ def counterfactual_plan(
 
 
 def _train(function: Any, data: Path, output: Path, as_json: bool, device: str, **options: Any) -> None:
+    from cfmri_core.data.studies import survey
+
+    for line in survey(data).lines():
+        warn(line)
     with progress_shown() as progress:
         folder = function(data, output, device=resolved_device(device), progress=progress, **options)
     emit({"model": folder}, as_json, f"Model written: {folder}")

@@ -37,7 +37,17 @@ _SHORT_NAMES = {
     "scan_options": ("OPT", ""),
 }
 #: What of the evidence decides the voxels; times and warnings do not.
-_IDENTITY_KEYS = ("model", "method", "guidance_scale", "steps", "seed", "slices", "slice_axis", "changes")
+_IDENTITY_KEYS = (
+    "model",
+    "method",
+    "guidance_scale",
+    "steps",
+    "seed",
+    "source_noise",
+    "slices",
+    "slice_axis",
+    "changes",
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ def derivation_description(derivation: Derivation) -> str:
     evidence = derivation.evidence
     run = ", ".join(
         f"{key.replace('_', ' ')} {evidence[key]}"
-        for key in ("method", "guidance_scale", "steps", "seed")
+        for key in ("method", "guidance_scale", "steps", "seed", "source_noise")
         if evidence.get(key) is not None
     )
     text = (

@@ -151,6 +151,16 @@ class Editor:
         return self.config.image_size
 
     @property
+    def reach(self) -> int:
+        """How many slices on either side of a slice matter to its edit; slices are edited alone."""
+        return 0
+
+    @property
+    def keeps_aspect(self) -> bool:
+        """Whether slices are padded to the square, or stretched over it."""
+        return self.config.keeps_aspect
+
+    @property
     def prediction(self) -> str:
         """What the network returns: 'v' or 'eps'."""
         return self.config.prediction

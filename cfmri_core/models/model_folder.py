@@ -23,7 +23,7 @@ from cfmri_core.errors import CheckpointError
 from cfmri_core.io.atomic import atomic_folder
 
 FORMAT_VERSION = 1
-KINDS = ("editor", "iap_predictor", "segmenter")
+KINDS = ("editor", "iap_predictor", "segmenter", "direct_editor")
 
 _WEIGHTS = "model.safetensors"
 _DESCRIPTION = "model.json"

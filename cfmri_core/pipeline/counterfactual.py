@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.diffusion.sampling import Callback, edit_friendly, independent_noise, paper_edit, shared_noise
 from cfmri_core.diffusion.schedule import index_grid
 from cfmri_core.errors import ModelOutputError, RequestError
+from cfmri_core.models.direct_editor import DirectEditor, with_neighbours
 from cfmri_core.models.editor import Editor
+from cfmri_core.models.model_folder import locate_model
 from cfmri_core.pipeline.support import support_warnings
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack, slab
@@ -28,12 +31,14 @@ class Method:
     """How an editing method runs unless told otherwise.
 
     Attributes:
-        steps: Denoising steps.
+        model: Kind of model it needs.
+        steps: Denoising steps; 1 for a method without.
         guidance_scale: 1 follows the target condition, more exaggerates it.
-        depth: Schedule index that the source is taken to, of 1000.
+        depth: Schedule index that the source is taken to, of 1000; 0 for a method without.
         evaluations_per_step: Network evaluations per slice and step.
     """
 
+    model: str
     steps: int
     guidance_scale: float
     depth: int
@@ -41,12 +46,17 @@ class Method:
 
 
 #: `inversion`: edit-friendly DDPM inversion (Huberman-Spiegelglas et al., CVPR 2024) with the source condition as the
-#: base of guidance. `paper`: Algorithm 1 of Morão et al. as its authors run it.
+#: base of guidance. `paper`: Algorithm 1 of Morão et al. as its authors run it. `fast`: one evaluation of the direct
+#: editor, which was trained on simulated pairs.
 METHODS: Mapping[str, Method] = {
-    "inversion": Method(steps=20, guidance_scale=1.5, depth=990, evaluations_per_step=2),
-    "paper": Method(steps=50, guidance_scale=3.0, depth=50, evaluations_per_step=2),
+    "inversion": Method("editor", steps=20, guidance_scale=1.5, depth=990, evaluations_per_step=2),
+    "paper": Method("editor", steps=50, guidance_scale=3.0, depth=50, evaluations_per_step=2),
+    "fast": Method("direct_editor", steps=1, guidance_scale=1.0, depth=0, evaluations_per_step=1),
 }
 DEFAULT_METHOD = "inversion"
+#: What can be done with the source's noise: keep it in the result, or remove it (method `fast` only).
+SOURCE_NOISE = ("keep", "remove")
+AnyEditor = Editor | DirectEditor
 #: Slices edited together: bounds memory.
 BATCH = 16
 
@@ -61,6 +71,7 @@ class EditRequest:
         guidance_scale: From 0 to 10; ``None`` takes the method's own.
         steps: From 1 to 1000; ``None`` takes the method's own. `paper` has one step per noise level.
         seed: Seed of the noise; the same seed gives the same result.
+        source_noise: One of `SOURCE_NOISE`; only `fast` can remove it.
         slices: First and one past the last slice along the slice axis; ``None`` edits all.
 
     Raises:
@@ -72,16 +83,29 @@ class EditRequest:
     guidance_scale: float | None = None
     steps: int | None = None
     seed: int = 0
+    source_noise: str = SOURCE_NOISE[0]
     slices: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise RequestError(f"'{self.method}' is not a method.", f"Use one of: {', '.join(METHODS)}.")
+        if self.source_noise not in SOURCE_NOISE:
+            raise RequestError(f"source_noise is '{self.source_noise}'.", f"Use one of: {', '.join(SOURCE_NOISE)}.")
+        if METHODS[self.method].depth == 0:
+            self._require_no_diffusion_settings()
+            return
+        if self.source_noise == "remove":
+            raise RequestError(f"Method {self.method} cannot remove noise.", "Use method fast, or keep the noise.")
         if self.guidance_scale is not None and not 0 <= self.guidance_scale <= 10:
             raise RequestError(f"guidance_scale is {self.guidance_scale}.", "Give a value from 0 to 10.")
         highest = METHODS[self.method].depth
         if self.steps is not None and not 1 <= self.steps <= highest:
             raise RequestError(f"steps is {self.steps}.", f"Give a whole number from 1 to {highest}.")
+
+    def _require_no_diffusion_settings(self) -> None:
+        for name in ("guidance_scale", "steps"):
+            if getattr(self, name) is not None:
+                raise RequestError(f"Method {self.method} has no {name}.", "Leave it out, or use method inversion.")
 
 
 @dataclass(frozen=True)
@@ -99,11 +123,30 @@ class Counterfactual:
     evidence: dict[str, Any]
 
 
+def load_editor(method: str, root: Path | None = None, device: str | torch.device = "cpu") -> AnyEditor:
+    """Load the model that a method needs.
+
+    Args:
+        method: One of `METHODS`.
+        root: See `locate_model`.
+        device: Torch device.
+
+    Raises:
+        RequestError: There is no such method.
+        CheckpointError: There is no such model.
+    """
+    if method not in METHODS:
+        raise RequestError(f"'{method}' is not a method.", f"Use one of: {', '.join(METHODS)}.")
+    kinds: Mapping[str, type[Editor] | type[DirectEditor]] = {"editor": Editor, "direct_editor": DirectEditor}
+    kind = METHODS[method].model
+    return kinds[kind].load(locate_model(kind, root), device)
+
+
 def edit_volume(
     volume: Volume,
     factual: AcquisitionParameters,
     request: EditRequest,
-    editor: Editor,
+    editor: AnyEditor,
     *,
     progress: Progress = silent,
 ) -> Counterfactual:
@@ -117,23 +160,25 @@ def edit_volume(
         volume: Source, scanner units.
         factual: How it was acquired, as far as known.
         request: What to change.
-        editor: Trained editor; it decides the device.
+        editor: Trained editor of the kind the method needs, see `load_editor`; it decides the device.
         progress: Called per step of each batch of slices; raise `Cancelled` in it to cancel.
 
     Raises:
         AcquisitionError: A requested value is out of range.
-        RequestError: The slices do not exist.
+        RequestError: The slices do not exist, or the editor is of another kind.
         ModelOutputError: The network produced values that are not finite.
     """
     started = time.monotonic()
     requested = requested_parameters(factual, request.changes)
-    keeps_aspect = editor.config.keeps_aspect
+    keeps_aspect = editor.keeps_aspect
     whole = SliceStack.of(volume, editor.image_size, keeps_aspect)
     scale = IntensityScale.of(volume.voxels)
     first, last = request.slices or (0, whole.count)
     source = slab(volume, whole.slice_axis, first, last)
-    stack = SliceStack.of_axis(source, editor.image_size, whole.slice_axis, keeps_aspect)
-    native = scale.normalise(np.asarray(stack.native(source.voxels)))
+    seen_first, seen_last = max(0, first - editor.reach), min(whole.count, last + editor.reach)
+    seen = slab(volume, whole.slice_axis, seen_first, seen_last)
+    stack = SliceStack.of_axis(seen, editor.image_size, whole.slice_axis, keeps_aspect)
+    native = scale.normalise(np.asarray(stack.native(seen.voxels)))
     images = stack.images(native)
     edited = edit_images(
         images,
@@ -144,10 +189,12 @@ def edit_volume(
         guidance_scale=request.guidance_scale,
         steps=request.steps,
         seed=request.seed,
-        first_slice=first,
+        source_noise=request.source_noise,
+        first_slice=seen_first,
         progress=progress,
     )
-    change = stack.at_native_size(edited - images)[:, 0]
+    asked_for = slice(first - seen_first, last - seen_first)
+    native, change = native[asked_for], stack.at_native_size(edited - images)[asked_for, 0]
     if not np.all(np.isfinite(change)):
         raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
     voxels = source.voxels.astype(np.float32) + np.asarray(stack.voxels(change)) * (scale.high - scale.low)
@@ -156,7 +203,7 @@ def edit_volume(
     evidence = {
         "synthetic": True,
         "cfmri_version": cfmri_core.__version__,
-        "model": {"kind": "editor", "sha256": editor.sha256, "preset": editor.preset},
+        "model": {"kind": METHODS[request.method].model, "sha256": editor.sha256, "preset": editor.preset},
         **_settings(request, is_null=bool(torch.equal(*map(editor.spec.encode, (factual, requested))))),
         "slices": [first, last],
         "slice_axis": "ijk"[whole.slice_axis],
@@ -183,12 +230,13 @@ def edit_images(
     images: Tensor,
     factual: AcquisitionParameters,
     requested: AcquisitionParameters,
-    editor: Editor,
+    editor: AnyEditor,
     *,
     method: str = DEFAULT_METHOD,
     guidance_scale: float | None = None,
     steps: int | None = None,
     seed: int = 0,
+    source_noise: str = SOURCE_NOISE[0],
     first_slice: int = 0,
     progress: Progress = silent,
 ) -> Tensor:
@@ -198,17 +246,26 @@ def edit_images(
         images: Normalised slices (10th percentile 0, 99th 1), shape ``(slices, 1, size, size)``.
         factual: Their acquisition parameters.
         requested: The parameters to imitate.
-        editor: Trained editor.
+        editor: Trained editor of the kind the method needs.
         method: One of `METHODS`.
         guidance_scale: See `EditRequest`.
         steps: See `EditRequest`.
         seed: Seed of the noise.
+        source_noise: See `EditRequest`.
         first_slice: Number of the first slice in its volume; a slab then gets the noise it has in the whole.
         progress: Called per step.
 
     Returns:
         Edited slices, same shape and scale.
+
+    Raises:
+        RequestError: The editor is of another kind.
     """
+    source, target = editor.spec.encode(factual)[None], editor.spec.encode(requested)[None]
+    if isinstance(editor, DirectEditor):
+        _require_model(method, "direct_editor")
+        return _edit_directly(images, source, target, editor, source_noise, progress)
+    _require_model(method, "editor")
     defaults = METHODS[method]
     run = _Run(
         editor,
@@ -217,7 +274,6 @@ def edit_images(
         defaults.guidance_scale if guidance_scale is None else guidance_scale,
         seed,
     )
-    source, target = editor.spec.encode(factual)[None], editor.spec.encode(requested)[None]
     batches = torch.split(images, BATCH)
     edited = []
     for number, batch in enumerate(batches):
@@ -230,6 +286,29 @@ def edit_images(
             start = first_slice + number * BATCH
             result = run.edit(x0, source, target, range(start, start + len(batch)), report)
         edited.append(editor.normalisation.from_network(result.cpu(), batch))
+    return torch.cat(edited)
+
+
+def _require_model(method: str, kind: str) -> None:
+    if METHODS[method].model != kind:
+        raise RequestError(
+            f"Method {method} needs a model of kind '{METHODS[method].model}', not '{kind}'.", "Choose another method."
+        )
+
+
+def _edit_directly(
+    images: Tensor, source: Tensor, target: Tensor, editor: DirectEditor, source_noise: str, progress: Progress
+) -> Tensor:
+    remove = source_noise == "remove"
+    if torch.equal(source, target) and not remove:
+        return images.clone()
+    edited = []
+    for batch in torch.split(with_neighbours(images), BATCH):
+        with torch.inference_mode():
+            noise, change = editor.noise_and_change(batch.to(editor.device), source, target)
+        middle = batch[:, batch.shape[1] // 2, None]
+        edited.append(middle + change.cpu() - (noise.cpu() if remove else 0))
+        progress(len(edited) * BATCH, max(len(images), len(edited) * BATCH), "editing")
     return torch.cat(edited)
 
 
@@ -276,13 +355,14 @@ def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:
     steps = method.steps if request.steps is None else request.steps
     guidance = method.guidance_scale if request.guidance_scale is None else request.guidance_scale
     evaluations = method.evaluations_per_step + (request.method == "inversion" and guidance != 1)
-    if is_null and request.method == "inversion":
+    if is_null and request.method != "paper":
         evaluations = 0
     return {
         "method": request.method,
         "guidance_scale": guidance,
         "steps": steps,
         "seed": request.seed,
+        "source_noise": request.source_noise,
         "network_evaluations_per_slice": steps * evaluations,
     }
 

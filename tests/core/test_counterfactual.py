@@ -6,10 +6,12 @@ import torch
 
 from cfmri_core.errors import AcquisitionError, Cancelled, RequestError
 from cfmri_core.models.conditioning import ConditionSpec
+from cfmri_core.models.direct_editor import PRESETS as DIRECT_EDITORS
+from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.editor import PRESETS as EDITORS
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.unet import ConditionalUNet
-from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, edit_volume
+from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, edit_volume, load_editor
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.volume import Volume
 
@@ -22,11 +24,26 @@ def editor():
     torch.manual_seed(0)
     spec = ConditionSpec.from_parameters(list(PRESETS.values()))
     config = dataclasses.replace(EDITORS["tiny"], image_size=32, channels=(32, 32, 32))
-    editor = Editor(ConditionalUNet(config, spec.width), spec, config)
+    return woken(Editor(ConditionalUNet(config, spec.width), spec, config))
+
+
+@pytest.fixture(scope="module")
+def direct_editor(editor):
+    size = dataclasses.replace(DIRECT_EDITORS["tiny"], image_size=32, channels=(32, 32), attention=(False, False))
+    network = ConditionalUNet(size, 2 * editor.spec.width, in_images=3, out_images=2)
+    return woken(DirectEditor(network, editor.spec, size))
+
+
+def woken(editor):
     for parameter in editor.network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     editor.network.eval().requires_grad_(False)
     return editor
+
+
+@pytest.fixture
+def editors(editor, direct_editor):
+    return {"editor": editor, "direct_editor": direct_editor}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +55,10 @@ def volume():
 
 def request(**changes):
     return EditRequest(**{"changes": SIEMENS.known(), "steps": 3, **changes})
+
+
+def directly(**changes):
+    return EditRequest(**{"changes": SIEMENS.known(), "method": "fast", **changes})
 
 
 def test_the_result_lies_on_the_same_grid_in_the_same_units(editor, volume):
@@ -61,10 +82,11 @@ def test_the_same_seed_gives_the_same_volume_and_another_seed_another(editor, vo
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_a_slab_is_the_same_as_in_the_whole_volume(editor, volume, method):
+def test_a_slab_is_the_same_as_in_the_whole_volume(editors, volume, method):
     """A preview of one slice shows what the whole volume will show."""
-    whole = edit_volume(volume, GE, request(method=method), editor).volume
-    part = edit_volume(volume, GE, request(method=method, slices=(2, 4)), editor).volume
+    editor, steps = editors[METHODS[method].model], None if method == "fast" else 3
+    whole = edit_volume(volume, GE, request(method=method, steps=steps), editor).volume
+    part = edit_volume(volume, GE, request(method=method, steps=steps, slices=(2, 4)), editor).volume
     assert part.affine[:3, 3] == pytest.approx(volume.affine[:3, 3] + 2 * volume.affine[:3, 2])
     assert np.abs(part.voxels - whole.voxels[:, :, 2:4]).max() < 2e-2 * np.ptp(volume.voxels)
 
@@ -81,6 +103,32 @@ def test_another_model_does_not_keep_the_old_manufacturer(editor, volume):
     requested = edit_volume(volume, GE, request(changes={"manufacturer_model": "Avanto"}), editor).requested
     assert requested.manufacturer is None
     assert requested.field_strength_t == GE.field_strength_t
+
+
+def test_one_evaluation_changes_the_image_and_an_edit_to_the_same_parameters_does_not(direct_editor, volume):
+    changed = edit_volume(volume, GE, directly(), direct_editor)
+    assert changed.evidence["network_evaluations_per_slice"] == 1
+    assert not np.array_equal(changed.volume.voxels, volume.voxels)
+    same = edit_volume(volume, GE, directly(changes=GE.known()), direct_editor)
+    assert same.evidence["network_evaluations_per_slice"] == 0
+    assert np.array_equal(same.volume.voxels, volume.voxels)
+
+
+def test_removing_the_noise_is_another_result_and_is_said(direct_editor, volume):
+    kept, removed = (edit_volume(volume, GE, directly(source_noise=n), direct_editor) for n in ("keep", "remove"))
+    assert not np.array_equal(kept.volume.voxels, removed.volume.voxels)
+    assert removed.evidence["source_noise"] == "remove"
+
+
+def test_a_method_refuses_the_model_of_another(editor, direct_editor, volume):
+    for refused, wrong in ((request(), direct_editor), (directly(), editor)):
+        with pytest.raises(RequestError, match="needs a model of kind"):
+            edit_volume(volume, GE, refused, wrong)
+
+
+def test_a_method_that_does_not_exist_has_no_model():
+    with pytest.raises(RequestError, match="magic"):
+        load_editor("magic")
 
 
 def test_paper_method_moves_the_image(editor, volume):
@@ -107,6 +155,10 @@ def test_progress_runs_to_the_end_and_cancels(editor, volume):
         ({"steps": 0}, "steps"),
         ({"steps": 5000}, "steps"),
         ({"guidance_scale": 99}, "99"),
+        ({"method": "fast"}, "fast has no steps"),
+        ({"method": "fast", "steps": None, "guidance_scale": 1.0}, "fast has no guidance_scale"),
+        ({"source_noise": "remove"}, "cannot remove noise"),
+        ({"source_noise": "double"}, "double"),
     ],
 )
 def test_bad_settings_are_refused(changes, named):

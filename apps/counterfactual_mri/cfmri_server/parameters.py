@@ -8,7 +8,7 @@ from typing import Any
 
 from cfmri_core.acquisition import PARAMETERS, Parameter
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS
+from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, SOURCE_NOISE
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.request_schema import MAX_COUNTERFACTUALS, MAX_EPOCHS, MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS
 
@@ -94,7 +94,7 @@ def _target(
 
 
 def _own_values(attribute: str) -> str:
-    return ", ".join(f"{getattr(method, attribute):g} for {name}" for name, method in METHODS.items())
+    return ", ".join(f"{getattr(method, attribute):g} for {name}" for name, method in METHODS.items() if method.depth)
 
 
 _SEED = PublishedParameter(name="seed", label="Seed", type="integer", minimum=0, maximum=MAX_SEED, default=0,
@@ -102,13 +102,15 @@ _SEED = PublishedParameter(name="seed", label="Seed", type="integer", minimum=0,
 
 EDIT_OPTIONS: tuple[PublishedParameter, ...] = (
     PublishedParameter(name="method", label="Method", type="choice", choices=tuple(METHODS), default=DEFAULT_METHOD,
-                       help="inversion keeps the anatomy best; paper is the published loop"),
+                       help="inversion learned from scans, fast from simulated pairs; paper: as published"),
     PublishedParameter(name="guidance_scale", label="Guidance scale", type="number", minimum=0.0,
                        maximum=MAX_GUIDANCE_SCALE,
                        help=f"Strength of the change; empty uses {_own_values('guidance_scale')}"),
     PublishedParameter(name="steps", label="Steps", type="integer", minimum=1, maximum=MAX_STEPS,
                        help=f"Denoising steps; empty uses {_own_values('steps')}"),
     _SEED,
+    PublishedParameter(name="source_noise", label="Noise of the source", type="choice", choices=SOURCE_NOISE,
+                       default=SOURCE_NOISE[0], help="remove needs method fast"),
     PublishedParameter(name="slices", label="Slices", type="text", default="",
                        help="K or A:B along the last axis for a preview; empty is the whole volume"),
 )  # fmt: skip

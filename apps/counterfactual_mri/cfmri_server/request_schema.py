@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS
+from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, SOURCE_NOISE
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.problem import FieldError
 
@@ -66,6 +66,7 @@ class CounterfactualParams(InferParams):
         guidance_scale: Strength of guidance; ``None`` is the method's own.
         steps: Denoising steps; ``None`` is the method's own.
         seed: Same seed, same result.
+        source_noise: Whether the source's noise is kept; only method fast can remove it.
         slices: ``K`` or ``A:B`` along the last axis; ``None`` is the whole volume.
     """
 
@@ -82,6 +83,7 @@ class CounterfactualParams(InferParams):
     guidance_scale: float | None = Field(default=None, ge=0.0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    source_noise: str = SOURCE_NOISE[0]
     slices: str | None = Field(default=None, pattern=r"^\s*(\d{1,6}(:\d{1,6})?)?\s*$")
 
     @field_validator(*TARGET_NAMES, mode="before")
@@ -104,8 +106,18 @@ class CounterfactualParams(InferParams):
         return value
 
     @model_validator(mode="after")
-    def _steps_of_method(self) -> CounterfactualParams:
+    def _options_of_method(self) -> CounterfactualParams:
         most = METHODS[self.method].depth
+        removes_noise = self.source_noise != SOURCE_NOISE[0]
+        if self.source_noise not in SOURCE_NOISE or (removes_noise and most):
+            accepted = ", ".join(SOURCE_NOISE[:1] if most else SOURCE_NOISE)
+            raise FieldError(f"{self.method} cannot do that with noise.", f"Give one of: {accepted}.",
+                             field="source_noise", value=self.source_noise, accepted=accepted)  # fmt: skip
+        given = [name for name in ("steps", "guidance_scale") if getattr(self, name) is not None]
+        if given and not most:
+            name = given[0]
+            raise FieldError(f"{self.method} has no {name}.", "Leave it empty.", field=name,
+                             value=getattr(self, name), accepted="empty")  # fmt: skip
         if self.steps is not None and self.steps > most:
             raise FieldError(f"{self.method} has at most {most} steps.", f"Give 1 to {most}.", field="steps",
                              value=self.steps, accepted=f"1 to {most}")  # fmt: skip

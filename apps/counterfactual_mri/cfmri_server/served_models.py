@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.pipeline.counterfactual import METHODS
 from cfmri_server.model_store import LoadedModel, ModelStore
 from cfmri_server.state import StateFolder
 
 
 class ServedModels:
-    """Editor, predictor and segmenter of one server.
+    """Editors, predictor and segmenter of one server.
 
     Args:
         state: The server's folder.
@@ -20,5 +22,10 @@ class ServedModels:
         self.state = state
         self.store = ModelStore(state.models)
         self.editor: LoadedModel[Editor] = LoadedModel(self.store, "editor", Editor.load)
+        self.direct_editor: LoadedModel[DirectEditor] = LoadedModel(self.store, "direct_editor", DirectEditor.load)
         self.iap_predictor: LoadedModel[IapPredictor] = LoadedModel(self.store, "iap_predictor", IapPredictor.load)
         self.segmenter: LoadedModel[Segmenter] = LoadedModel(self.store, "segmenter", Segmenter.load)
+
+    def editor_for(self, method: str) -> LoadedModel[Editor] | LoadedModel[DirectEditor]:
+        """Return the editor that an editing method needs."""
+        return self.direct_editor if METHODS[method].model == self.direct_editor.kind else self.editor

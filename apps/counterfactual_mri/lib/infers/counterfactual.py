@@ -38,7 +38,7 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
 
     def infer(self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress) -> Inference:
         """Edit one image."""
-        editor = loaded(self.models.editor, device, progress)
+        editor = loaded(self.models.editor_for(params.method), device, progress)
         factual, sources = self._factual(image, params, device, progress)
         request = counterfactual.EditRequest(
             changes=params.changes(),
@@ -46,6 +46,7 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
             guidance_scale=params.guidance_scale,
             steps=params.steps,
             seed=params.seed,
+            source_noise=params.source_noise,
             slices=params.slice_range(),
         )
         edited = counterfactual.edit_volume(image.volume, factual, request, editor, progress=progress)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from cfmri_core.data.studies import list_studies
+from cfmri_core.errors import CheckpointError, RequestError
+from cfmri_core.io.scan import read_scan
+from cfmri_core.models.conditioning import ConditionSpec
+from cfmri_core.models.direct_editor import SLICES_SEEN, DirectEditor, with_neighbours
+from cfmri_core.pipeline.counterfactual import EditRequest, edit_volume, load_editor
+from cfmri_core.simulation.protocols import PRESETS
+from cfmri_core.simulation.study import StudyPlan, simulate_dataset
+from cfmri_core.training.direct_editor import train_direct_editor
+
+SPEC = ConditionSpec.from_parameters(list(PRESETS.values()))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pairs")
+    simulate_dataset(root, 3, 70, StudyPlan(slab_mm=8, paired={"same": "same", "any": "decorrelated*2"}))
+    return root
+
+
+def test_an_untrained_editor_changes_nothing():
+    editor = DirectEditor.create("tiny", SPEC)
+    conditions = torch.randn(2, SPEC.width)
+    noise, change = editor.noise_and_change(torch.randn(2, SLICES_SEEN, 128, 128), conditions, conditions)
+    assert noise.shape == change.shape == (2, 1, 128, 128)
+    assert not noise.any()
+    assert not change.any()
+
+
+def test_slices_stand_between_their_neighbours_and_the_ends_repeat():
+    stack = with_neighbours(torch.arange(4.0)[:, None, None, None])
+    assert stack[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
+
+
+def test_what_was_trained_can_be_used_to_edit(data, tmp_path):
+    folder = train_direct_editor(data, tmp_path, iterations=2, batch_size=2)
+    editor = load_editor("fast", folder)
+    scan = read_scan(list_studies(data)[0].scan_path)
+    request = EditRequest(changes={"echo_time_ms": 1.3, "flip_angle_deg": 12}, method="fast")
+    evidence = edit_volume(scan.volume, scan.acquisition.parameters, request, editor).evidence
+    assert evidence["model"] == {"kind": "direct_editor", "sha256": editor.sha256, "preset": "tiny"}
+
+
+def test_training_is_repeatable(data, tmp_path):
+    folders = [train_direct_editor(data, tmp_path / name, iterations=2, batch_size=2) for name in "ab"]
+    assert len({DirectEditor.load(folder).sha256 for folder in folders}) == 1
+
+
+def test_scans_without_pairs_are_refused(tmp_path):
+    simulate_dataset(tmp_path / "single", 2, 75, StudyPlan(slab_mm=8))
+    with pytest.raises(RequestError, match="paired"):
+        train_direct_editor(tmp_path / "single", tmp_path / "out", iterations=1)
+
+
+def test_an_unknown_preset_is_refused(data, tmp_path):
+    with pytest.raises(RequestError, match="huge"):
+        DirectEditor.create("huge", SPEC)
+    with pytest.raises(RequestError, match="huge"):
+        train_direct_editor(data, tmp_path, preset="huge")
+
+
+def test_a_model_of_another_kind_is_refused():
+    with pytest.raises(CheckpointError, match="kind"):
+        DirectEditor.load(load_folder_of_the_shipped_editor())
+
+
+def load_folder_of_the_shipped_editor():
+    from cfmri_core.models.model_folder import locate_model
+
+    return locate_model("editor")
