@@ -28,7 +28,7 @@ PRESETS: Mapping[str, UNetSize] = {
     "tiny": UNetSize(
         preset="tiny",
         image_size=128,
-        channels=(32, 64, 96, 128),
+        channels=(32, 64, 96, 96),
         attention=(False, False, False, True),
         head_channels=32,
         norm_groups=16,
