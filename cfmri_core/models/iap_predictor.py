@@ -19,7 +19,6 @@ from cfmri_core.models.conditioning import ATTRIBUTES, CATEGORICAL, ConditionSpe
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.orientation import check_axes, turned
-from cfmri_core.models.precision import autocast
 from cfmri_core.models.texture_network import TextureNetwork
 
 
@@ -110,7 +109,11 @@ class IapPredictor:
         Raises:
             RequestError: There is no such preset.
         """
-        config = preset_config(preset)
+        return cls.of(preset_config(preset), spec)
+
+    @classmethod
+    def of(cls, config: IapPredictorConfig, spec: ConditionSpec) -> Self:
+        """Return an untrained predictor of a given configuration."""
         return cls(_build(config, spec), spec, config)
 
     @classmethod
@@ -159,7 +162,10 @@ class IapPredictor:
         return self.config.image_size
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Run the network.
+        """Run the network, in float32 throughout.
+
+        A step of bfloat16 is as large as what noise, point spread or a few hundredths of a millisecond
+        of echo time do to an image; and an instrument should read the same on every processor.
 
         Args:
             images: Slices in normalised intensity with their neighbours (see `neighbours`), float32, shape
@@ -169,8 +175,7 @@ class IapPredictor:
             Per attribute: logits ``(batch, n_categories)``, or unit values ``(batch, 1)``; float32.
         """
         seen = turned(self.config.normalisation.to_network(images), self.config.axes)
-        with autocast(images.device):
-            head: Tensor = self.network(seen.contiguous(memory_format=torch.channels_last))
+        head: Tensor = self.network(seen.contiguous(memory_format=torch.channels_last))
         return dict(zip(ATTRIBUTES, torch.split(head.float(), _head_widths(self.spec), dim=1), strict=True))
 
     def loss(
