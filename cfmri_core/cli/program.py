@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cfmri_core import __version__
-from cfmri_core.cli import editing, evaluation, inspection, segmentation_study, server, simulation, training
+from cfmri_core.cli import editing, evaluation, importing, inspection, segmentation_study, server, simulation, training
 from cfmri_core.errors import Cancelled, CfmriError, ResourceError
 
 _DEBUG = "--debug"
@@ -35,6 +35,7 @@ app.command("segment")(editing.segment)
 app.add_typer(training.app, name="train")
 app.command("evaluate")(evaluation.evaluate)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
+app.command("import-checkpoint")(importing.import_checkpoint)
 app.command("serve")(server.serve)
 app.command("demo", hidden=True)(server.demo)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ class ConditionSpec:
         for name, (low, high) in self.ranges.items():
             if not low <= high:
                 raise ValueError(f"The range of {name} is empty: {low} to {high}.")
-            if self.scaling == "maximum" and not high > 0:
+            if self.scaling == "maximum" and not 0 < high < math.inf:
                 raise ValueError(f"The range of {name} ends at {high}, which nothing can be divided by.")
 
     @property

@@ -88,7 +88,12 @@ class Segmenter:
         """
         if preset not in PRESETS:
             raise RequestError(f"There is no segmenter preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
-        return cls(_build(PRESETS[preset]), PRESETS[preset])
+        return cls.of(PRESETS[preset])
+
+    @classmethod
+    def of(cls, config: SegmenterConfig) -> Self:
+        """Return an untrained segmenter of a given configuration."""
+        return cls(_build(config), config)
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
