@@ -27,8 +27,8 @@ def test_agreement_is_blind_to_contrast_and_sees_another_anatomy():
     same = gradient_orientation_agreement(sharp, sharp, EVERYWHERE)
     inverted = gradient_orientation_agreement(2 - 0.8 * sharp, sharp, EVERYWHERE)
     other = gradient_orientation_agreement(3 * smooth_image(1), sharp, EVERYWHERE)
-    assert same > 0.85
-    assert inverted > 0.8
+    assert same > 0.8
+    assert inverted > 0.75
     assert other < 0.5
 
 
