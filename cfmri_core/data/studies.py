@@ -24,7 +24,7 @@ from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import normalised_images
 from cfmri_core.volume import Volume
 
-__all__ = ["SliceSet", "Study", "is_study", "list_studies", "load_slices", "read_labels", "split_subjects", "survey"]
+__all__ = ["SliceSet", "Study", "is_study", "list_studies", "load_slices", "read_labels", "survey"]
 
 
 @dataclass(frozen=True)
@@ -176,13 +176,6 @@ def read_labels(study: Study, volume: Volume) -> Volume:
             "Accepted: 0 background, 1 fat, 2 fibroglandular tissue.",
         )
     return volume.with_voxels(values.astype(np.uint8))
-
-
-def split_subjects(count: int, validation_share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split subject indices into training and validation; at least one subject lands in each when there are two."""
-    order = np.random.default_rng((seed, 6)).permutation(count).tolist()
-    held_back = min(max(1, round(count * validation_share)), count - 1) if count > 1 else 0
-    return sorted(order[held_back:]), sorted(order[:held_back])
 
 
 def is_study(path: Path) -> bool:

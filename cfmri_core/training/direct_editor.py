@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cfmri_core.data.pairs import Renderings, load_renderings
-from cfmri_core.data.studies import list_studies, split_subjects
+from cfmri_core.data.splits import stratified_split
+from cfmri_core.data.studies import list_studies
 from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import PRESETS, SLICES_SEEN, DirectEditor
@@ -70,7 +71,10 @@ def train_direct_editor(
     if preset not in PRESETS:
         raise RequestError(f"There is no direct editor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
     subjects = load_renderings(studies, PRESETS[preset].image_size, progress)
-    fit, held_back = split_subjects(len(studies), validation_share, seed)
+    shares = (1 - validation_share, validation_share)
+    fit, held_back = stratified_split(
+        [study.patient for study in studies], [subject.parameters[0] for subject in subjects], shares, seed
+    )
     spec = ConditionSpec.from_parameters([p for index in fit for p in subjects[index].parameters])
     editor = DirectEditor.create(preset, spec)
     editor.network.to(device)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "counterfactual_mri"
-sys.path.insert(0, str(APP))
+sys.path[:0] = [str(APP), str(Path(__file__).resolve().parents[1])]  # the second for `phantoms` and `duke_tree`
 
 START_TIMEOUT_S = 280
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cfmri_server.identifiers import is_image_id
 from cfmri_server.studies import prepare_datastore, safe_image_id
+from duke_tree import add_patient, clinical_rows, write_csv, write_masks
+from phantoms import affine_of, distinct_voxels, rotation, write_series
 
 from cfmri_core.dicom.read import read_series
 from cfmri_core.errors import RequestError
@@ -79,3 +81,18 @@ def test_changed_names_stay_apart():
     ids = [safe_image_id(name) for name in names]
     assert len(set(ids)) == len(names)
     assert all(is_image_id(name) for name in ids)
+
+
+def test_a_duke_tree_is_served_with_its_masks_and_table(tmp_path):
+    voxels, affine = distinct_voxels(), affine_of(rotation(2, 3, 4))
+    labels = (np.indices(voxels.shape).sum(axis=0) % 3).astype(np.uint8)
+    add_patient(tmp_path, "Breast_MRI_001", write_series(tmp_path.with_name(tmp_path.name + "-series"), voxels, affine))
+    write_masks(tmp_path / "Segmentation_Masks_NRRD" / "Breast_MRI_001", labels, affine)
+    cells = {"Breast_MRI_001": {"TE (Echo Time)": "2.5"}}
+    write_csv(tmp_path / "Clinical_and_Other_Features.csv", clinical_rows(cells))
+    datastore = prepare_datastore(tmp_path)
+    image = datastore / "Breast_MRI_001.nii.gz"
+    assert read_sidecar(image).parameters.echo_time_ms == pytest.approx(2.5)
+    served = read_nifti(datastore / "labels/final/Breast_MRI_001.nii.gz")
+    assert served.has_same_grid(read_nifti(image), tolerance_mm=1e-2)
+    assert np.bincount(served.voxels.ravel()).tolist() == np.bincount(labels.ravel()).tolist()

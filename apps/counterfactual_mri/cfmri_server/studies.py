@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.data.masks import read_tissue_masks
 from cfmri_core.data.studies import is_study, list_studies
 from cfmri_core.dicom.read import find_series, read_series
 from cfmri_core.errors import CfmriError, RequestError
@@ -30,12 +32,14 @@ class Source:
     Attributes:
         image_id: Name in the datastore.
         scan_path: A folder with one DICOM series, or a NIfTI file.
-        labels_path: Tissue labels on the same grid, if there are any.
+        labels_path: Tissue labels of the scan, if there are any: a file on the same grid, or a folder of masks.
+        known: Acquisition parameters that outrank the scan's header, such as those of a table.
     """
 
     image_id: str
     scan_path: Path
     labels_path: Path | None
+    known: AcquisitionParameters
 
 
 def prepare_datastore(studies: Path, progress: Progress = silent) -> Path:
@@ -69,12 +73,13 @@ def prepare_datastore(studies: Path, progress: Progress = silent) -> Path:
 def _sources(studies: Path) -> Iterator[Source]:
     if is_study(studies):
         for study in list_studies(studies):
-            yield Source(safe_image_id(study.subject_id), study.scan_path, study.labels_path)
+            known = study.acquisition or AcquisitionParameters()
+            yield Source(safe_image_id(study.subject_id), study.scan_path, study.labels_path, known)
         return
     for series in find_series(studies):
         relative = series.relative_to(studies)
         if FOLDER_NAME not in relative.parts:
-            yield Source(safe_image_id("_".join(relative.parts) or series.name), series, None)
+            yield Source(safe_image_id("_".join(relative.parts) or series.name), series, None, AcquisitionParameters())
 
 
 def safe_image_id(name: str) -> str:
@@ -94,7 +99,7 @@ def _convert(source: Source, datastore: Path) -> None:
         if source.scan_path.is_dir():
             series = read_series(source.scan_path)
             volume = series.volume
-            write_nifti(image, volume, sidecar_of(series.acquisition.parameters))
+            write_nifti(image, volume, sidecar_of(series.acquisition.parameters.replaced(source.known.known())))
         else:
             volume = read_nifti(source.scan_path)
             _copy_nifti(source.scan_path, image)
@@ -113,6 +118,9 @@ def _copy_nifti(scan_path: Path, image: Path) -> None:
 
 def _copy_labels(labels_path: Path, volume: Volume, target: Path) -> None:
     if target.exists():
+        return
+    if labels_path.is_dir():
+        write_nifti(target, read_tissue_masks(labels_path, volume), None)
         return
     if not read_nifti(labels_path).has_same_grid(volume, tolerance_mm=1e-2):
         logger.warning("Labels of a study were left out: they lie on another grid.")
