@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfmri_core.cli.console import choice, emit, progress_shown, warn
+from cfmri_core.cli.console import emit, progress_shown, warn
 from cfmri_core.cli.device import resolved_device
 
 if TYPE_CHECKING:
@@ -152,17 +152,16 @@ def counterfactual_plan(
         RequestError: The population or the method is not known.
         CheckpointError: There is no editor.
     """
-    from cfmri_core.models.editor import Editor
-    from cfmri_core.models.model_folder import locate_model
-    from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS
+    from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, load_editor
     from cfmri_core.simulation.population import read_population
     from cfmri_core.training.counterfactuals import CounterfactualPlan
 
+    method = method or DEFAULT_METHOD
     return CounterfactualPlan(
-        editor=Editor.load(locate_model("editor", editor), resolved_device(device)),
+        editor=load_editor(method, editor, resolved_device(device)),
         population=read_population(population),
         per_volume=per_volume,
-        method=choice("Method", method or DEFAULT_METHOD, tuple(METHODS)),
+        method=method,
         seed=seed,
         cache=cache,
     )

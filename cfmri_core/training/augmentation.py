@@ -16,9 +16,7 @@ from torch import Tensor
 
 from cfmri_core.data.studies import SliceSet
 from cfmri_core.errors import RequestError
-from cfmri_core.progress import Progress, silent
 from cfmri_core.training.contrast_randomisation import ContrastRandomisation
-from cfmri_core.training.counterfactuals import CounterfactualPlan, counterfactual_images
 
 NONE, CLASSICAL, RANDOMISED = "none", "classical", "contrast-randomisation"
 COUNTERFACTUAL, COUNTERFACTUAL_CLASSICAL = "counterfactual", "counterfactual+classical"
@@ -58,25 +56,22 @@ def needs_counterfactuals(name: str) -> bool:
     return name in (COUNTERFACTUAL, COUNTERFACTUAL_CLASSICAL)
 
 
-def augmentation_of(
-    name: str, slices: SliceSet, plan: CounterfactualPlan | None = None, progress: Progress = silent
-) -> Augmentation:
+def augmentation_of(name: str, slices: SliceSet, counterfactuals: Sequence[Tensor] = ()) -> Augmentation:
     """Return the augmentation of an arm for a training set.
 
     Args:
         name: One of `AUGMENTATIONS`.
         slices: Training slices with labels, in the order in which batches number them.
-        plan: Needed by the counterfactual arms.
-        progress: Called for each counterfactual that is made.
+        counterfactuals: Other versions of ``slices.images``; needed by the counterfactual arms.
 
     Raises:
-        RequestError: There is no such arm, or no plan for it.
+        RequestError: There is no such arm, or it lacks counterfactuals.
     """
     steps: list[Augmentation] = []
     if needs_counterfactuals(name):
-        if plan is None:
-            raise RequestError("Counterfactual augmentation needs an editor.", "Name one with --editor.")
-        steps.append(Altered(Variants(counterfactual_images(slices, plan, progress))))
+        if not counterfactuals:
+            raise RequestError(f"The arm '{name}' needs counterfactuals.", "Make at least one of each volume.")
+        steps.append(Altered(Variants(counterfactuals)))
     if name == RANDOMISED:
         steps.append(Altered(ContrastRandomisation(slices)))
     if name in (CLASSICAL, COUNTERFACTUAL_CLASSICAL):

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.data.studies import SliceSet
+from cfmri_core.data.studies import SliceSet, Study
 from cfmri_core.io.atomic import atomic_file
 from cfmri_core.io.json_text import json_text
-from cfmri_core.models.editor import Editor
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, edit_images
+from cfmri_core.io.scan import read_scan
+from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, AnyEditor, EditRequest, edit_volume
 from cfmri_core.progress import Progress, silent
 from cfmri_core.simulation.population import DUKE, Population
+from cfmri_core.slices import normalised_images
+from cfmri_core.volume import Volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class CounterfactualPlan:
     """Which counterfactuals to make, and where to keep them.
 
     Attributes:
-        editor: Makes them.
+        editor: Makes them; of the kind that the method needs.
         population: Where targets are drawn from; one target per volume, so neighbouring slices stay one scanner.
         per_volume: Counterfactuals of each volume.
         method: One of `cfmri_core.pipeline.counterfactual.METHODS`.
@@ -36,18 +37,44 @@ class CounterfactualPlan:
             names that say nothing about them.
     """
 
-    editor: Editor
+    editor: AnyEditor
     population: Population = DUKE
     per_volume: int = 2
     method: str = DEFAULT_METHOD
     seed: int = 0
     cache: Path | None = None
 
+    def target(self, factual: AcquisitionParameters, scan: str, repeat: int) -> AcquisitionParameters:
+        """Draw the target of one repeat for a scan that is known by a digest in hexadecimal."""
+        rng = np.random.default_rng((self.seed, 8, int(scan[:16], 16), repeat))
+        return self.population.draw(factual, rng)
 
-def counterfactual_images(slices: SliceSet, plan: CounterfactualPlan, progress: Progress = silent) -> list[Tensor]:
-    """Edit every slice to ``plan.per_volume`` other protocols.
+    def request(self, target: AcquisitionParameters, repeat: int) -> EditRequest:
+        """Return the edit to a target."""
+        return EditRequest(changes=target.known(), method=self.method, seed=self.seed + repeat)
 
-    What a volume becomes depends on the volume and the plan alone, not on the others beside it.
+
+def scan_paths(slices: SliceSet, studies: Sequence[Study]) -> dict[str, Path]:
+    """Return where each volume of a set was read from, by its `fingerprint`; a part of the set finds its own there."""
+    return {
+        fingerprint(slices.images[slices.subject == subject], parameters): study.scan_path
+        for subject, (parameters, study) in enumerate(zip(slices.parameters, studies, strict=True))
+    }
+
+
+def counterfactual_images(
+    slices: SliceSet, scans: Mapping[str, Path], plan: CounterfactualPlan, progress: Progress = silent
+) -> list[Tensor]:
+    """Edit every volume to ``plan.per_volume`` other protocols and read it in as any scan is.
+
+    Volumes are edited at their native matrix; what one becomes depends on it and the plan alone, not
+    on the others beside it.
+
+    Args:
+        slices: Slices as the network sees them.
+        scans: Where each volume was read from, see `scan_paths`.
+        plan: Which counterfactuals.
+        progress: Called after each counterfactual.
 
     Returns:
         ``plan.per_volume`` tensors shaped and ordered like ``slices.images``.
@@ -56,37 +83,37 @@ def counterfactual_images(slices: SliceSet, plan: CounterfactualPlan, progress: 
     total = plan.per_volume * len(slices.parameters)
     for subject, factual in enumerate(slices.parameters):
         where = slices.subject == subject
-        scan = _fingerprint(slices.images[where], factual)
+        images = slices.images[where]
+        scan = fingerprint(images, factual)
         for repeat in range(plan.per_volume):
-            target = drawn_target(plan, factual, scan, repeat)
-            edited[repeat][where] = _kept(slices.images[where], factual, target, plan, scan, plan.seed + repeat)
+            request = plan.request(plan.target(factual, scan, repeat), repeat)
+            edited[repeat][where] = _kept(scans[scan], images.shape, factual, request, plan, scan)
             progress(subject * plan.per_volume + repeat + 1, total, "counterfactuals of the labelled scans")
     return edited
 
 
-def drawn_target(
-    plan: CounterfactualPlan, factual: AcquisitionParameters, scan: str, repeat: int
-) -> AcquisitionParameters:
-    """Draw the target of one repeat for a scan that is known by a digest in hexadecimal."""
-    rng = np.random.default_rng((plan.seed, 8, int(scan[:16], 16), repeat))
-    return plan.population.draw(factual, rng)
+def fingerprint(images: Tensor, factual: AcquisitionParameters) -> str:
+    """Return a digest of a scan by its pixels and parameters; nothing of the patient's identity goes in."""
+    digest = hashlib.sha256(np.ascontiguousarray(images.numpy()).tobytes())
+    digest.update(json_text(factual.as_dict(), indent=None).encode())
+    return digest.hexdigest()
 
 
 def _kept(
-    images: Tensor, factual: AcquisitionParameters, target: AcquisitionParameters, plan: CounterfactualPlan, scan: str,
-    seed: int,
+    path: Path, shape: torch.Size, factual: AcquisitionParameters, request: EditRequest, plan: CounterfactualPlan,
+    scan: str,
 ) -> Tensor:  # fmt: skip
     """Return a counterfactual from the cache, or make it and put it there."""
 
     def make() -> Tensor:
-        return _edited(images, factual, target, plan, seed)
+        return _edited(read_scan(path).volume, shape, factual, request, plan.editor)
 
     # An editor that was never saved has no checksum, so nothing tells its results from another's.
     if plan.cache is None or not plan.editor.sha256:
-        return _half_precision(make())
-    decides = [plan.editor.sha256, scan, target.as_dict(), plan.method, METHODS[plan.method], seed]
+        return make().half().float()  # as exact as the cache, so that a run with it and one without see the same
+    decides = [plan.editor.sha256, scan, request, METHODS[request.method]]
     key = hashlib.sha256(json_text(decides, indent=None).encode()).hexdigest()
-    return _read_or_make(plan.cache / key[:2] / f"{key}.npy", images.shape, make)
+    return _read_or_make(plan.cache / key[:2] / f"{key}.npy", shape, make)
 
 
 def _read_or_make(path: Path, shape: torch.Size, make: Callable[[], Tensor]) -> Tensor:
@@ -101,26 +128,12 @@ def _read_or_make(path: Path, shape: torch.Size, make: Callable[[], Tensor]) -> 
     return torch.from_numpy(kept.astype(np.float32))
 
 
-def _half_precision(images: Tensor) -> Tensor:
-    """Round as the cache does, so that a run with it and one without see the same."""
-    return images.half().float()
-
-
 def _edited(
-    images: Tensor, factual: AcquisitionParameters, target: AcquisitionParameters, plan: CounterfactualPlan, seed: int
+    volume: Volume, shape: torch.Size, factual: AcquisitionParameters, request: EditRequest, editor: AnyEditor
 ) -> Tensor:
-    """Edit at the editor's size; at another size only the change is resampled, so that detail stays."""
-    size = (plan.editor.image_size, plan.editor.image_size)
-    if images.shape[2:] == size:
-        return edit_images(images, factual, target, plan.editor, method=plan.method, seed=seed)
-    resized = interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-    change = edit_images(resized, factual, target, plan.editor, method=plan.method, seed=seed) - resized
-    native = images.shape[2], images.shape[3]
-    return images + interpolate(change, size=native, mode="bilinear", antialias=True, align_corners=False)
-
-
-def _fingerprint(images: Tensor, factual: AcquisitionParameters) -> str:
-    """Digest of a scan by its pixels and parameters; nothing of the patient's identity goes in."""
-    digest = hashlib.sha256(np.ascontiguousarray(images.numpy()).tobytes())
-    digest.update(json_text(factual.as_dict(), indent=None).encode())
-    return digest.hexdigest()
+    result = edit_volume(volume, factual, request, editor)
+    images, stack, _ = normalised_images(result.volume, shape[-1])
+    if len(images) == shape[0]:
+        return images
+    # `load_slices` left out slices that hold one value throughout.
+    return images[np.ptp(np.asarray(stack.native(volume.voxels)), axis=(1, 2)) > 0]

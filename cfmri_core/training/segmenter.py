@@ -15,7 +15,7 @@ from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.augmentation import Augmentation, Batch, augmentation_of, needs_counterfactuals
 from cfmri_core.training.card import model_card
-from cfmri_core.training.counterfactuals import CounterfactualPlan
+from cfmri_core.training.counterfactuals import CounterfactualPlan, counterfactual_images, scan_paths
 from cfmri_core.training.loop import Schedule, train
 
 NEW_NETWORK_RATE, FINE_TUNING_RATE = 2e-3, 3e-4
@@ -65,11 +65,15 @@ def train_segmenter(
     if needs_counterfactuals(augmentation) and counterfactuals is None:
         raise RequestError("Counterfactual augmentation needs an editor.", "Name one with --editor.")
     segmenter = _starting_point(preset, start_from, seed, device)
-    slices = load_slices(labelled_studies(data), segmenter.image_size, with_labels=True, progress=progress)
+    studies = labelled_studies(data)
+    slices = load_slices(studies, segmenter.image_size, with_labels=True, progress=progress)
     training, validation = split_slices(slices, validation_share, seed)
+    others: list[Tensor] = []
+    if needs_counterfactuals(augmentation) and counterfactuals:
+        others = counterfactual_images(training, scan_paths(slices, studies), counterfactuals, progress)
     score = fit_segmenter(
         segmenter, training, validation, output,
-        augmentation=augmentation_of(augmentation, training, counterfactuals, progress),
+        augmentation=augmentation_of(augmentation, training, others),
         # A few labelled scans must not wash out what a trained network knows.
         schedule=schedule_of(iterations, seed, learning_rate or (FINE_TUNING_RATE if start_from else NEW_NETWORK_RATE)),
         batch_size=batch_size, resume=resume, progress=progress,

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cfmri_core.data.studies import Study, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.progress import Progress, silent
 from cfmri_core.simulation.population import vendor
-from cfmri_core.training.augmentation import augmentation_of
-from cfmri_core.training.counterfactuals import CounterfactualPlan
+from cfmri_core.training.augmentation import augmentation_of, needs_counterfactuals
+from cfmri_core.training.counterfactuals import CounterfactualPlan, counterfactual_images, scan_paths
 from cfmri_core.training.segmenter import fit_segmenter, labelled_studies, schedule_of, segmenter_card, split_slices
 
 
@@ -55,7 +56,9 @@ class ArmTrainer:
     ) -> None:
         self.plan, self.recipe = plan, recipe
         size = Segmenter.create(recipe.preset).image_size
-        self.slices = load_slices(labelled_studies(studies), size, with_labels=True, progress=progress)
+        labelled = labelled_studies(studies)
+        self.slices = load_slices(labelled, size, with_labels=True, progress=progress)
+        self.scans = scan_paths(self.slices, labelled)
         self.by_vendor: dict[str, list[int]] = {}
         for subject, parameters in enumerate(self.slices.parameters):
             self.by_vendor.setdefault(vendor(parameters.manufacturer), []).append(subject)
@@ -89,12 +92,15 @@ class ArmTrainer:
         training, validation = split_slices(
             self.slices.of_subjects(self.training_set(vendors)), recipe.validation_share, seed
         )
+        others: list[Tensor] = []
+        if needs_counterfactuals(arm):
+            others = counterfactual_images(training, self.scans, self.plan, progress)
         torch.manual_seed(seed)
         segmenter = Segmenter.create(recipe.preset)
         segmenter.network.to(recipe.device)
         score = fit_segmenter(
             segmenter, training, validation, folder,
-            augmentation=augmentation_of(arm, training, self.plan, progress),
+            augmentation=augmentation_of(arm, training, others),
             schedule=schedule_of(recipe.iterations, seed), batch_size=recipe.batch_size, resume=True, progress=progress,
         )  # fmt: skip
         card = segmenter_card([], training, arm, recipe.iterations, seed, score)

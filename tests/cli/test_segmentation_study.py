@@ -1,6 +1,7 @@
 """`segmentation-study`, with an untrained editor: the protocol, not the quality."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -19,10 +20,9 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def quick_edits(monkeypatch):
-    from cfmri_core.training import counterfactuals
+    from cfmri_core.pipeline.counterfactual import METHODS
 
-    real = counterfactuals.edit_images
-    monkeypatch.setattr(counterfactuals, "edit_images", lambda *args, **more: real(*args, **more, steps=1))
+    monkeypatch.setitem(METHODS, "inversion", replace(METHODS["inversion"], steps=1))
 
 
 def test_a_study_goes_on_and_writes_tables(cfmri, folders, models, tmp_path, quick_edits):
@@ -53,7 +53,7 @@ def test_a_study_goes_on_and_writes_tables(cfmri, folders, models, tmp_path, qui
         (("--directions", "north"), "'north' is not known"),
         (("--part", "half"), "is not a part"),
         (("--population", "mars"), "is not a population"),
-        (("--method", "magic"), "Method 'magic' is not known"),
+        (("--method", "magic"), "'magic' is not a method"),
     ],
 )
 def test_what_cannot_be_studied_is_refused(cfmri, folders, models, tmp_path, options, words):

@@ -6,7 +6,6 @@ import torch
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.studies import SliceSet
 from cfmri_core.errors import RequestError
-from cfmri_core.training import augmentation
 from cfmri_core.training.augmentation import AUGMENTATIONS, Batch, Classical, augmentation_of, mirrored
 
 SHIFT = 10.0
@@ -23,20 +22,14 @@ def slices():
     )
 
 
-@pytest.fixture(autouse=True)
-def counterfactuals(monkeypatch):
-    """Two counterfactuals of each slice that nobody can take for a scan."""
-    made = lambda slices, plan, progress: [slices.images + SHIFT, slices.images + 2 * SHIFT]  # noqa: E731
-    monkeypatch.setattr(augmentation, "counterfactual_images", made)
-
-
 def batch_of(slices, count=64):
     chosen = torch.arange(count) % len(slices.images)
     return Batch(slices.images[chosen], slices.labels[chosen], chosen)
 
 
 def applied(name, slices, seed=0, count=64):
-    return augmentation_of(name, slices, plan=object())(batch_of(slices, count), torch.Generator().manual_seed(seed))
+    unmistakable = [slices.images + SHIFT, slices.images + 2 * SHIFT]
+    return augmentation_of(name, slices, unmistakable)(batch_of(slices, count), torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -95,8 +88,8 @@ def test_mirroring_twice_with_one_seed_gives_the_batch_back(slices):
     assert torch.equal(twice.images, batch.images)
 
 
-def test_unknown_arms_and_arms_without_an_editor_are_refused(slices):
+def test_unknown_arms_and_arms_without_counterfactuals_are_refused(slices):
     with pytest.raises(RequestError, match="'magic' is not an augmentation"):
         augmentation_of("magic", slices)
-    with pytest.raises(RequestError, match="needs an editor"):
+    with pytest.raises(RequestError, match="needs counterfactuals"):
         augmentation_of("counterfactual+classical", slices)

@@ -1,6 +1,7 @@
 """Training of the segmenter, a few steps on simulated studies."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ from cfmri_core.io.scan import read_scan
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.pipeline.counterfactual import METHODS
 from cfmri_core.pipeline.segmentation import segment_volume, volumes_ml
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
-from cfmri_core.training import counterfactuals
 from cfmri_core.training.counterfactuals import CounterfactualPlan
 from cfmri_core.training.segmenter import train_segmenter
 
@@ -29,8 +30,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def plan(monkeypatch):
-    real = counterfactuals.edit_images
-    monkeypatch.setattr(counterfactuals, "edit_images", lambda *args, **more: real(*args, **more, steps=1))
+    monkeypatch.setitem(METHODS, "inversion", replace(METHODS["inversion"], steps=1))
     editor = Editor.create("tiny", ConditionSpec.from_parameters(list(PRESETS.values())))
     return CounterfactualPlan(editor=editor, per_volume=1)
 
