@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,12 @@ def evaluate(
     json: Annotated[Path, typer.Option(help="Result file. Interrupted, the same command goes on from OUT.partial.")],
     report: Annotated[Path | None, typer.Option(help="HTML report with pictures.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many patients.", min=1)] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Suite edit: only this method; may be repeated.")] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(help='Suite edit: only this kind of case, e.g. "cross-vendor", "decorrelated"; may be repeated.'),
+    ] = None,
+    slices: Annotated[int | None, typer.Option(help="Suite edit: so many slices a volume; default all.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Seed of every edit.")] = 0,
     model: Annotated[Path | None, typer.Option(help="Model folder, instead of the shipped one.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -37,7 +43,8 @@ def evaluate(
     from cfmri_core.evaluation.suite_report import suite_report
     from cfmri_core.io.atomic import write_text
 
-    chosen = _suite(suite, model, seed, resolved_device(device))
+    options = {"edits": method or (), "kinds": case or (), "slices": slices, "seed": seed}
+    chosen = _suite(suite, model, options, resolved_device(device))
     studies = list_studies(data)[:limit]
     with progress_shown() as progress:
         result = run_suite(chosen, studies, json.with_name(json.name + ".partial"), progress=progress)
@@ -48,7 +55,7 @@ def evaluate(
     emit({}, as_json=False, text=_text(result, json, report))
 
 
-def _suite(name: str, model: Path | None, seed: int, device: str) -> Suite:
+def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) -> Suite:
     from cfmri_core.models.model_folder import locate_model
 
     if name in _LATER:
@@ -56,12 +63,9 @@ def _suite(name: str, model: Path | None, seed: int, device: str) -> Suite:
     kinds = {"edit": "editor", "iap": "iap_predictor", "segmentation": "segmenter"}
     if name not in kinds:
         raise RequestError(f"Suite '{name}' is not known.", f"Use one of: {', '.join(SUITES)}.")
-    folder = locate_model(kinds[name], model)
     if name == "edit":
-        from cfmri_core.evaluation.edit_suite import EditSuite
-        from cfmri_core.models.editor import Editor
-
-        return EditSuite(Editor.load(folder, device), seed=seed)
+        return _edit_suite(model, options, device)
+    folder = locate_model(kinds[name], model)
     if name == "iap":
         from cfmri_core.evaluation.iap_suite import IapSuite
         from cfmri_core.models.iap_predictor import IapPredictor
@@ -73,11 +77,29 @@ def _suite(name: str, model: Path | None, seed: int, device: str) -> Suite:
     return SegmentationSuite(Segmenter.load(folder, device))
 
 
+def _edit_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:
+    from cfmri_core.errors import CheckpointError
+    from cfmri_core.evaluation.edit_suite import EditSuite, load_editors
+    from cfmri_core.evaluation.fooling import scoring_predictor
+
+    try:
+        scorer = scoring_predictor(device)
+    except CheckpointError:
+        scorer = None  # the suite then says nothing about how far the result is taken for what was asked for
+    return EditSuite(load_editors(options["edits"], model, device), scorer=scorer, **options)
+
+
 def _text(result: SuiteResult, json: Path, report: Path | None) -> str:
-    rows = [("arm", "metric", "mean", "95 % interval", "patients")]
-    for arm, metrics in result.aggregate.items():
-        for metric, value in metrics.items():
-            limits = f"[{formatted(value.low)}, {formatted(value.high)}]"
-            rows.append((arm, metric, formatted(value.mean), limits, str(value.patients)))
+    own = [f"{one.name}\n{table(one.texts())}\n{one.caption}" for one in result.tables]
     written = f"Written: {json}" + (f" and {report}" if report else "")
-    return f"{table(rows)}\n{written}"
+    return "\n\n".join([*(own or [_means(result)]), written])
+
+
+def _means(result: SuiteResult) -> str:
+    rows = [("cases", "arm", "metric", "mean", "95 % interval", "patients")]
+    for kind, arms in result.aggregate.items():
+        for arm, metrics in arms.items():
+            for metric, value in metrics.items():
+                limits = f"[{formatted(value.low)}, {formatted(value.high)}]"
+                rows.append((kind, arm, metric, formatted(value.mean), limits, str(value.patients)))
+    return table(rows)

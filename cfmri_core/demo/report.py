@@ -12,7 +12,7 @@ from cfmri_core.demo.run import MODELS, TRAINING, Patient
 from cfmri_core.demo.studies import TRAINING_MANUFACTURER, TRAINING_PATIENTS
 from cfmri_core.errors import RemoteError
 from cfmri_core.evaluation import figures
-from cfmri_core.evaluation.edit_suite import UNIT, WINDOW, compared, normalised
+from cfmri_core.evaluation.edit_case import UNIT, WINDOW, compared, normalised
 from cfmri_core.evaluation.origin import provenance
 from cfmri_core.evaluation.report import Notes, Picture, Report, Section, Table, number, parameter_table
 from cfmri_core.evaluation.segmentation_suite import tissue_dice

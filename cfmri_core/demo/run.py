@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.data.pairs import paired_parameters, paired_truth
 from cfmri_core.data.studies import Study, read_labels
 from cfmri_core.demo.client import Answer, Client
 from cfmri_core.demo.server import running_server
 from cfmri_core.demo.studies import forget_server, prepare_studies
 from cfmri_core.errors import RemoteError
-from cfmri_core.evaluation.edit_suite import paired_parameters, paired_truth
 from cfmri_core.io.atomic import atomic_file
 from cfmri_core.io.nifti import read_nifti, sidecar_of, write_nifti
 from cfmri_core.io.scan import Scan, read_scan

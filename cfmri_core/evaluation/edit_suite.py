@@ -4,39 +4,75 @@ For every simulated study with paired renderings, the volume is edited towards e
 parameters by each method and compared with the noise-free truth inside the breast (labels above 0).
 Each volume is in its own normalised units, so that gain, which no parameter fixes, does not count.
 
-The arm `second scan` is the same subject really scanned under those parameters, with its own noise:
-the ceiling for anything that keeps the noise of the source.
+Arms without learning stand beside the methods: the source as it is; two ways of mapping intensities, see
+`cfmri_core.evaluation.classical`; the exact change added to the noisy source, which nothing that keeps the source's
+noise can beat; and a second scan, the same subject really scanned under those parameters.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.data.studies import Study, read_labels
-from cfmri_core.errors import GeometryError, RequestError
-from cfmri_core.evaluation import figures, metrics
-from cfmri_core.evaluation.suite import Comparison, PatientResult
-from cfmri_core.io.nifti import read_nifti
-from cfmri_core.io.scan import Scan, read_scan
-from cfmri_core.models.editor import Editor
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, EditRequest, edit_volume
-from cfmri_core.slices import IntensityScale
+from cfmri_core.data.studies import Study
+from cfmri_core.errors import CheckpointError, RequestError
+from cfmri_core.evaluation.classical import ReferencePopulation, affine_matched, histogram_matched
+from cfmri_core.evaluation.edit_case import (
+    CROSS_VENDOR,
+    NULL,
+    EditCase,
+    Normalised,
+    Patient,
+    case_pictures,
+    kind_order,
+    normalised,
+)
+from cfmri_core.evaluation.fooling import fooling_score, fooling_table
+from cfmri_core.evaluation.suite import Comparison, PatientResult, mean_intervals
+from cfmri_core.evaluation.summary_table import SummaryTable
+from cfmri_core.models.iap_predictor import IapPredictor
+from cfmri_core.pipeline.counterfactual import (
+    DEFAULT_METHOD,
+    METHODS,
+    SOURCE_NOISE,
+    AnyEditor,
+    Counterfactual,
+    EditRequest,
+    edit_volume,
+    load_editor,
+)
+from cfmri_core.pipeline.prediction import predict_acquisition
+from cfmri_core.simulation.protocols import DECORRELATED
 from cfmri_core.volume import Volume
 
-SOURCE = "source"
-SECOND_SCAN = "second scan"
-#: Grey window and unit of pictures in normalised intensity.
-WINDOW = (0.0, 1.2)
-UNIT = "normalised intensity"
+SOURCE, TRUTH, SECOND_SCAN, EXACT_CHANGE = "source", "truth", "second scan", "exact change"
+HISTOGRAM, AFFINE = "histogram matching", "affine to tissue means"
+PAPER, INVERSION, FAST = "paper", "inversion", "fast"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What an arm asks of `EditRequest`."""
+
+    method: str
+    source_noise: str = SOURCE_NOISE[0]
+
+
+#: Arms that edit.
+EDITS: Mapping[str, Edit] = {
+    **{method: Edit(method) for method in METHODS},
+    "fast, noise removed": Edit(FAST, "remove"),
+}
+#: What an arm learned from. What is learned from pairs needs a simulator; scans alone are what a hospital has.
+NO_LEARNING, UNPAIRED, PAIRS = "no learning", "learned from unpaired scans", "learned from simulated pairs"
+#: Kinds of cases that the published loop is run on; it takes the most time and knows no single parameters.
+PAPER_KINDS = (CROSS_VENDOR, DECORRELATED)
 
 
 @dataclass(frozen=True)
@@ -44,135 +80,192 @@ class EditSuite:
     """Compare editing methods with the paired truth.
 
     Attributes:
-        editor: The editor.
-        methods: Methods to compare.
+        editors: Model by method, see `load_editors`.
+        edits: Arms to compare, some of `EDITS`; empty for all that ``editors`` has a model for.
         seed: Seed of every edit.
+        kinds: Kinds of cases to evaluate, see `cfmri_core.evaluation.edit_case`; empty for all but the null edit.
+        slices: Slices per volume, those about the one with the most breast tissue; ``None`` for all.
+        scorer: Predictor that judges whether the parameters asked for are seen, see `scoring_predictor`.
+
+    Raises:
+        RequestError: An arm is not known.
     """
 
-    editor: Editor
-    methods: Sequence[str] = tuple(METHODS)
+    editors: Mapping[str, AnyEditor]
+    edits: Sequence[str] = ()
     seed: int = 0
+    kinds: Sequence[str] = ()
+    slices: int | None = None
+    scorer: IapPredictor | None = None
     name: str = "edit"
-    comparisons: Sequence[Comparison] = field(
-        default=tuple(
-            Comparison(metric, DEFAULT_METHOD, other)
-            for metric in ("psnr_db", "slope", "gradient_agreement")
-            for other in ("paper", SOURCE)
-        )
-    )
+    comparisons: Sequence[Comparison] = field(default_factory=lambda: primary_comparisons())
+
+    def __post_init__(self) -> None:
+        chosen = self.edits or [arm for arm, edit in EDITS.items() if edit.method in self.editors]
+        object.__setattr__(self, "edits", tuple(chosen))
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Editor, methods and seed."""
-        return {"editor_sha256": self.editor.sha256, "methods": list(self.methods), "seed": self.seed}
+        """Models, arms, seed, cases and what each arm learned from."""
+        return {
+            "models_sha256": {method: editor.sha256 for method, editor in self.editors.items()},
+            "scoring_predictor_sha256": self.scorer.sha256 if self.scorer else None,
+            "seed": self.seed,
+            "kinds": list(self.kinds),
+            "slices": self.slices,
+            "families": {arm: family_of(arm) for arm in (*_ARMS_WITHOUT_LEARNING, *self.edits)},
+        }
+
+    def tables(self, results: Sequence[PatientResult]) -> Sequence[SummaryTable]:
+        """Fooling scores of each kind of cases, if there is a scoring predictor."""
+        if self.scorer is None:
+            return []
+        kinds = dict.fromkeys(kind for result in results for kind in result.kinds.values())
+        return [fooling_table(mean_intervals(results, kind), f"fooling: {kind}") for kind in kinds]
 
     def evaluate(self, study: Study, with_pictures: bool) -> PatientResult | None:
         """Edit one patient towards each paired target."""
         if study.labels_path is None or not study.paired:
             return None
-        scan = read_scan(study.scan_path)
-        mask = read_labels(study, scan.volume).voxels > 0
+        patient = Patient.read(study, self.slices)
         cases: dict[str, dict[str, dict[str, float]]] = {}
+        kinds: dict[str, str] = {}
         pictures: list[tuple[str, str]] = []
-        for name, folder in study.paired.items():
-            arms = self._arms(scan, folder)
-            source, truth = arms[SOURCE][0], normalised(paired_truth(folder, scan.volume))
-            cases[name] = {
-                arm: {**compared(volume, source, truth, mask), **cost} for arm, (volume, cost) in arms.items()
-            }
-            if with_pictures and not pictures:
-                volumes = {arm: volume for arm, (volume, _) in arms.items() if arm in (SOURCE, *self.methods)}
-                pictures = case_pictures(scan.volume, {**volumes, "truth": truth}, mask)
-        return PatientResult(study.subject_id, cases, pictures)
+        read = {name: EditCase.read(patient, folder) for name, folder in study.paired.items()}
+        wanted = {name: case for name, case in read.items() if self._wants(case.kind)}
+        for name, case in sorted(wanted.items(), key=lambda item: kind_order(item[1].kind)):
+            arms = {**_without_learning(case), **self._edited(case)}
+            kinds[name], cases[name] = case.kind, self._measured(case, arms)
+            if with_pictures and (not pictures or case.kind == CROSS_VENDOR):
+                shown = {arm: normalised(arms[arm][0]) for arm in self.edits if arm in arms}
+                pictures = case_pictures(case, shown)
+        if not cases:
+            return None
+        return PatientResult(study.subject_id, cases, pictures, kinds, _score(cases, kinds, self.edits))
 
-    def _arms(self, scan: Scan, folder: Path) -> dict[str, tuple[NDArray[np.float32], dict[str, float]]]:
-        """Normalised voxels and cost by arm."""
-        arms: dict[str, tuple[NDArray[np.float32], dict[str, float]]] = {SOURCE: (normalised(scan.volume), {})}
-        if (folder / "dicom").is_dir():
-            arms[SECOND_SCAN] = normalised(read_scan(folder / "dicom").volume), {}
-        changes = paired_parameters(folder).known()
-        for method in self.methods:
-            request = EditRequest(changes=changes, method=method, seed=self.seed)
+    def _wants(self, kind: str) -> bool:
+        return kind in self.kinds if self.kinds else kind != NULL
+
+    def _measured(
+        self, case: EditCase, arms: Mapping[str, tuple[Volume, Mapping[str, float]]]
+    ) -> dict[str, dict[str, float]]:
+        found = {arm: {**case.measured(_in_arm_units(arm, volume)), **extra} for arm, (volume, extra) in arms.items()}
+        if self.scorer is not None:
+            seen = {arm: predict_acquisition(volume, self.scorer) for arm, (volume, _) in arms.items()}
+            ranges = self.scorer.spec.ranges
+            for arm, after in seen.items():
+                found[arm] |= fooling_score(seen[SOURCE], after, case.patient.parameters, case.requested, ranges)
+        return found
+
+    def _edited(self, case: EditCase) -> dict[str, tuple[Volume, dict[str, float]]]:
+        """Result, cost and way back of each arm that edits."""
+        arms = {}
+        for arm in self.edits:
+            if arm == PAPER and case.kind not in PAPER_KINDS:
+                continue
             started = time.monotonic()
-            result = edit_volume(scan.volume, scan.acquisition.parameters, request, self.editor)
-            cost = {"evaluations_per_slice": float(result.evidence["network_evaluations_per_slice"])}
-            arms[method] = normalised(result.volume), {**cost, "elapsed_s": time.monotonic() - started}
+            result = self._edit(arm, case.patient.volume, case.patient.parameters, case.requested)
+            extra = {
+                "evaluations_per_slice": float(result.evidence["network_evaluations_per_slice"]),
+                "elapsed_s": time.monotonic() - started,
+            }
+            if case.kind == CROSS_VENDOR:
+                returned = self._edit(arm, result.volume, result.requested, case.patient.parameters)
+                extra |= case.round_trip(normalised(returned.volume))
+            arms[arm] = result.volume, extra
         return arms
 
-
-def paired_parameters(folder: Path) -> AcquisitionParameters:
-    """Read the parameters of a paired rendering.
-
-    Raises:
-        RequestError: Its study.json is absent or damaged.
-    """
-    path = folder / "study.json"
-    try:
-        return AcquisitionParameters(**json.loads(path.read_text(encoding="utf-8"))["parameters"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path} does not describe a paired rendering.", "Simulate the study again.") from error
+    def _edit(
+        self, arm: str, volume: Volume, factual: AcquisitionParameters, requested: AcquisitionParameters
+    ) -> Counterfactual:
+        request = EditRequest(
+            changes=requested.known(), seed=self.seed, method=EDITS[arm].method, source_noise=EDITS[arm].source_noise
+        )
+        return edit_volume(volume, factual, request, self.editors[EDITS[arm].method])
 
 
-def paired_truth(folder: Path, grid: Volume) -> Volume:
-    """Read the noise-free truth of a paired rendering.
-
-    Raises:
-        GeometryError: It does not lie on the source's grid.
-    """
-    truth = read_nifti(folder / "truth.nii.gz")
-    if not truth.has_same_grid(grid, tolerance_mm=0.1):
-        raise GeometryError(f"{folder / 'truth.nii.gz'} lies on another grid than its source.", "Simulate it again.")
-    return truth
-
-
-def normalised(volume: Volume) -> NDArray[np.float32]:
-    """Return voxels in the volume's own normalised units."""
-    return IntensityScale.of(volume.voxels).normalise(volume.voxels)
-
-
-def compared(
-    result: NDArray[np.float32], source: NDArray[np.float32], truth: NDArray[np.float32], mask: NDArray[np.bool_]
-) -> dict[str, float]:
-    """Measure one arm, all volumes in normalised units, inside the mask."""
-    return {
-        "psnr_db": metrics.masked_psnr_db(result, truth, mask),
-        "ssim": metrics.masked_ssim(result, truth, mask),
-        "slope": metrics.change_recovered_slope(result, source, truth, mask),
-        "gradient_agreement": metrics.gradient_orientation_agreement(result, truth, mask),
-        "slice_gain_jitter": metrics.slice_gain_jitter(result, truth, mask),
-    }
-
-
-def case_pictures(
-    grid: Volume, volumes: Mapping[str, NDArray[np.float32]], mask: NDArray[np.bool_]
-) -> list[tuple[str, str]]:
-    """Picture the slice with the most tissue: the volumes side by side, then their differences.
+def load_editors(edits: Sequence[str] = (), root: Path | None = None, device: str = "cpu") -> dict[str, AnyEditor]:
+    """Load the models that arms need.
 
     Args:
-        grid: Places the voxels in the patient.
-        volumes: ``source`` and ``truth`` and, between them, results by name; normalised units.
-        mask: Where the breast is.
+        edits: Some of `EDITS`; empty for all there is a model for.
+        root: See `cfmri_core.models.model_folder.locate_model`.
+        device: Torch device.
+
+    Raises:
+        RequestError: An arm is not known.
+        CheckpointError: There is no model for an arm, or for none.
     """
-    k = int(mask.sum(axis=(0, 1)).argmax())
-    source, truth = volumes[SOURCE], volumes["truth"]
-    results = {name: voxels for name, voxels in volumes.items() if name not in (SOURCE, "truth")}
-    differences = {"truth - source": truth - source}
-    differences |= {f"{name} - source": voxels - source for name, voxels in results.items()}
-    errors = {"source - truth": source - truth}
-    errors |= {f"{name} - truth": voxels - truth for name, voxels in results.items()}
-    limit = figures.difference_limit([difference[mask] for difference in differences.values()])
-    shown = {name: figures.oriented_slice(Volume(voxels, grid.affine), k) for name, voxels in volumes.items()}
-    return [
-        (f"Slice {k}, one grey window for all.", figures.comparison_figure(shown, WINDOW, UNIT)),
-        *(
-            (caption, figures.difference_figure(_slices(maps, grid, k), limit, UNIT))
-            for caption, maps in (
-                ("Change asked for (left) and changes made; red is brighter than the source.", differences),
-                ("What is still wrong; red is brighter than the truth.", errors),
-            )
-        ),
-    ]
+    for arm in edits:
+        if arm not in EDITS:
+            raise RequestError(f"'{arm}' is not a method.", f"Use one of: {', '.join(EDITS)}.")
+    loaded: dict[str, AnyEditor] = {}
+    for method in dict.fromkeys(EDITS[arm].method for arm in edits or EDITS):
+        same = [known for known in loaded if METHODS[known].model == METHODS[method].model]
+        try:
+            loaded[method] = loaded[same[0]] if same else load_editor(method, root, device)
+        except CheckpointError:
+            if edits or method == DEFAULT_METHOD:
+                raise
+    return loaded
 
 
-def _slices(volumes: Mapping[str, NDArray[np.float32]], grid: Volume, k: int) -> dict[str, figures.Slice]:
-    return {name: figures.oriented_slice(Volume(voxels, grid.affine), k) for name, voxels in volumes.items()}
+def primary_comparisons() -> tuple[Comparison, ...]:
+    """Return the paired tests that are declared before any run: one family."""
+    duels = (
+        (INVERSION, SOURCE),
+        (INVERSION, PAPER),
+        (INVERSION, AFFINE),
+        (FAST, SOURCE),
+        (FAST, AFFINE),
+        (FAST, INVERSION),
+    )
+    return (
+        *(Comparison(metric, *duel, CROSS_VENDOR) for metric in ("psnr_db", "slope_noise_free") for duel in duels),
+        *(Comparison("slope_noise_free", *duel, DECORRELATED) for duel in ((INVERSION, PAPER), (FAST, INVERSION))),
+    )
+
+
+def family_of(arm: str) -> str:
+    """Return what an arm learned from."""
+    if arm in _ARMS_WITHOUT_LEARNING:
+        return NO_LEARNING
+    return PAIRS if METHODS[EDITS[arm].method].model == "direct_editor" else UNPAIRED
+
+
+_ARMS_WITHOUT_LEARNING = (SOURCE, HISTOGRAM, AFFINE, EXACT_CHANGE, SECOND_SCAN, TRUTH)
+#: Arms whose values are normalised already; to scale them anew would undo what they did.
+_IN_TARGET_UNITS = (HISTOGRAM, AFFINE, EXACT_CHANGE)
+
+
+def _without_learning(case: EditCase) -> dict[str, tuple[Volume, dict[str, float]]]:
+    source = normalised(case.patient.volume)
+    arms: dict[str, tuple[Volume, dict[str, float]]] = {SOURCE: (case.patient.volume, {}), TRUTH: (case.truth, {})}
+    if case.second_scan is not None:
+        arms[SECOND_SCAN] = case.second_scan, {}
+    population = _population(case.setting)
+    factual, requested = (population.under(parameters) for parameters in (case.patient.parameters, case.requested))
+    arms[HISTOGRAM] = case.truth.with_voxels(histogram_matched(source, requested.landmarks)), {}
+    arms[AFFINE] = case.truth.with_voxels(affine_matched(source, factual.means, requested.means)), {}
+    if case.patient.clean is not None:
+        exact = source + normalised(case.truth) - normalised(case.patient.clean)
+        arms[EXACT_CHANGE] = case.truth.with_voxels(exact), {}
+    return arms
+
+
+@cache
+def _population(setting: str) -> ReferencePopulation:
+    return ReferencePopulation(setting)
+
+
+def _in_arm_units(arm: str, volume: Volume) -> Normalised:
+    return volume.voxels if arm in _IN_TARGET_UNITS else normalised(volume)
+
+
+def _score(
+    cases: Mapping[str, Mapping[str, Mapping[str, float]]], kinds: Mapping[str, str], edits: Sequence[str]
+) -> float:
+    """PSNR of the best method on the worst cross-vendor case, or any case: decides which patients are pictured."""
+    names = [name for name, kind in kinds.items() if kind == CROSS_VENDOR] or list(cases)
+    found = [[cases[name][arm]["psnr_db"] for arm in edits if arm in cases[name]] for name in names]
+    return min((max(of_case) for of_case in found if of_case), default=math.nan)

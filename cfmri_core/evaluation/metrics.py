@@ -1,8 +1,9 @@
 """How near an edited volume comes to its paired truth, and what the edit did to the anatomy.
 
 Volumes are float arrays of one shape ``(i, j, k)`` in normalised units (1 = the P10-P99 range of the
-volume, see `cfmri_core.pipeline.slices`); masks are bool arrays of the same shape. Everything is
+volume, see `cfmri_core.slices`); masks are bool arrays of the same shape. Everything is
 measured inside the mask only: the empty background of an MR image inflates every similarity.
+Agreement of anatomy whatever the contrast is in `cfmri_core.anatomy_agreement`.
 """
 
 from __future__ import annotations
@@ -60,38 +61,25 @@ def masked_ssim(
     return float(similarity[mask].mean())
 
 
-def change_recovered_slope(result: Voxels, source: Voxels, truth: Voxels, mask: Mask) -> float:
-    """Return how much of the true change the edit made: ``<x' - x, y - x> / ||y - x||^2``.
+def change_recovered_slope(
+    result: Voxels, source: Voxels, truth: Voxels, mask: Mask, clean_source: Voxels | None = None
+) -> float:
+    """Return how much of the true change the edit made: ``<x' - x, y - s> / ||y - s||^2``.
 
-    0 for leaving the source x as it is, 1 for the truth y, above 1 for overshooting. Unlike a
-    similarity it cannot be won by doing nothing. NaN when the truth equals the source.
+    0 for leaving the source x as it is, 1 for making the change asked for, above 1 for overshooting. Unlike a
+    similarity it cannot be won by doing nothing. NaN when nothing was to change.
+
+    With the noise-free source s the change asked for is the acquisition's alone. Without it (s = x) the source's noise
+    counts as change asked for: then an editor that keeps the noise stays below 1, one that removes it gains.
 
     Source: the slope of the least-squares regression through the origin of the change made on the
     change asked for (Draper & Smith, Applied Regression Analysis, 3rd ed., section 1.1).
     """
     _require_same_grid(result, truth, mask)
-    wanted = _inside(truth, mask) - _inside(source, mask)
+    wanted = _inside(truth, mask) - _inside(source if clean_source is None else clean_source, mask)
     energy = float(wanted @ wanted)
     made = _inside(result, mask) - _inside(source, mask)
     return float(made @ wanted) / energy if energy > 0 else math.nan
-
-
-def gradient_orientation_agreement(image: Voxels, reference: Voxels, mask: Mask, edge: float = 0.02) -> float:
-    """Return the mean squared cosine between in-plane gradients of two images: 1 where edges coincide.
-
-    Blind to contrast and to its sign, so that it compares anatomy across acquisitions. Each gradient is
-    smoothed by one voxel; voxels where ``reference`` is flat (gradient below ``edge`` per voxel, in
-    normalised units) say nothing about anatomy and carry little weight.
-
-    Source: normalised gradient field, Haber & Modersitzki, MICCAI 2006, eq. 4-6.
-    """
-    _require_same_grid(image, reference, mask)
-    (x_i, x_j), (y_i, y_j) = _plane_gradient(image), _plane_gradient(reference)
-    energy_x, energy_y = x_i**2 + x_j**2 + edge**2, y_i**2 + y_j**2
-    cosine_squared = (x_i * y_i + x_j * y_j) ** 2 / (energy_x * (energy_y + edge**2))
-    weight = np.where(mask, energy_y / (energy_y + edge**2), 0.0)
-    total = float(weight.sum())
-    return float((cosine_squared * weight).sum()) / total if total > 0 else math.nan
 
 
 def slice_gain_jitter(result: Voxels, truth: Voxels, mask: Mask, minimum_voxels: int = 50) -> float:
@@ -117,6 +105,49 @@ def slice_gain_jitter(result: Voxels, truth: Voxels, mask: Mask, minimum_voxels:
     return float(np.std(gains)) if gains else math.nan
 
 
+def z_jitter(volume: Voxels, mask: Mask, minimum_voxels: int = 50) -> float:
+    """Return the standard deviation over neighbouring slices of their mean difference inside the mask.
+
+    A volume whose brightness flickers from slice to slice has more of it than its anatomy explains: compare with the
+    truth's own. Noise of single voxels averages out. NaN with fewer than two pairs of slices that share
+    ``minimum_voxels`` in the mask.
+    """
+    _require_same_grid(volume, volume, mask)
+    steps = []
+    for k in range(mask.shape[2] - 1):
+        shared = mask[:, :, k] & mask[:, :, k + 1]
+        if shared.sum() >= minimum_voxels:
+            steps.append(float(np.mean(_inside(volume[:, :, k + 1], shared) - _inside(volume[:, :, k], shared))))
+    return float(np.std(steps)) if len(steps) > 1 else math.nan
+
+
+def excess_rmse(result: Voxels, second_scan: Voxels, truth: Voxels, mask: Mask) -> float:
+    """Return the root of the mean squared error beyond that of a second scan; 0 at the noise ceiling or above it.
+
+    The second scan has nothing wrong but its noise. What an edit has beyond that, noise does not excuse.
+    """
+    _require_same_grid(result, truth, mask)
+    target = _inside(truth, mask)
+    beyond = np.mean((_inside(result, mask) - target) ** 2) - np.mean((_inside(second_scan, mask) - target) ** 2)
+    return math.sqrt(max(0.0, float(beyond)))
+
+
+def tissue_means(volume: Voxels, labels: NDArray[np.integer[Any]]) -> dict[int, float]:
+    """Return the mean of each tissue label above 0."""
+    return {int(label): float(volume[labels == label].mean()) for label in np.unique(labels) if label > 0}
+
+
+def contrast_error(result: Voxels, truth: Voxels, labels: NDArray[np.integer[Any]]) -> float:
+    """Return by how much the contrast of fibroglandular tissue to fat misses the truth's, in normalised units.
+
+    Contrast is the difference of the two tissues' means (labels 2 and 1); NaN where one of them is absent.
+    """
+    made, wanted = tissue_means(result, labels), tissue_means(truth, labels)
+    if not {1, 2} <= set(wanted):
+        return math.nan
+    return abs((made[2] - made[1]) - (wanted[2] - wanted[1]))
+
+
 def dice(prediction: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], label: int) -> float:
     """Return the overlap ``2 |A and B| / (|A| + |B|)`` of one label; NaN where neither holds it.
 
@@ -127,12 +158,6 @@ def dice(prediction: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], 
     a, b = prediction == label, truth == label
     size = int(a.sum()) + int(b.sum())
     return 2.0 * int((a & b).sum()) / size if size else math.nan
-
-
-def _plane_gradient(image: Voxels) -> tuple[Voxels, Voxels]:
-    smooth = gaussian_filter(image.astype(np.float64), (1.0, 1.0, 0.0))
-    along_i, along_j = np.gradient(smooth, axis=(0, 1))
-    return along_i, along_j
 
 
 def _inside(image: Voxels, mask: Mask) -> NDArray[np.float64]:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from cfmri_core.data.studies import Study
 from cfmri_core.errors import RequestError
 from cfmri_core.evaluation.statistics import Interval, PairedTest, mean_interval, paired_tests
+from cfmri_core.evaluation.summary_table import SummaryTable
 from cfmri_core.io.json_text import json_text
 from cfmri_core.progress import Progress, silent
 
 #: Metric name to value.
 Metrics = Mapping[str, float]
+#: Kind of the cases of a suite that knows only one kind.
+ALL_CASES = "all cases"
 
 
 @dataclass(frozen=True)
@@ -29,25 +32,37 @@ class PatientResult:
         patient: Id of the study.
         cases: Case (for example the name of a paired target) to arm to metric to value.
         pictures: Caption and PNG data URI of pictures for the report; not part of the result file.
+        kinds: Case to the kind it is summed up with; a case that is not named belongs to `ALL_CASES`.
+        score: How good the result is; the report pictures the patients with the lowest.
+        facts: By case, what the suite's own tables are made from, JSON-ready.
     """
 
     patient: str
     cases: Mapping[str, Mapping[str, Metrics]]
     pictures: Sequence[tuple[str, str]] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    score: float = math.nan
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def kind_of(self, case: str) -> str:
+        """Return the kind of a case."""
+        return self.kinds.get(case, ALL_CASES)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A pre-declared paired test: a metric, and the two arms whose difference is tested."""
+    """A pre-declared paired test: a metric, the two arms whose difference is tested, and the kind of cases."""
 
     metric: str
     first: str
     second: str
+    kind: str = ALL_CASES
 
     @property
     def name(self) -> str:
         """Name in the result file."""
-        return f"{self.metric}: {self.first} - {self.second}"
+        difference = f"{self.metric}: {self.first} - {self.second}"
+        return difference if self.kind == ALL_CASES else f"{difference} ({self.kind})"
 
 
 class Suite(Protocol):
@@ -73,25 +88,39 @@ class Suite(Protocol):
         ...
 
 
+@runtime_checkable
+class TabulatedSuite(Protocol):
+    """An evaluation with tables of its own beside the means over patients."""
+
+    def tables(self, results: Sequence[PatientResult]) -> Sequence[SummaryTable]:
+        """Sum up all patients."""
+        ...
+
+
 @dataclass(frozen=True)
 class SuiteResult:
     """Everything a suite found.
 
     Attributes:
         patients: One result per patient.
-        aggregate: Arm to metric to mean over patients with confidence interval.
+        aggregate: Kind of cases to arm to metric to mean over patients with confidence interval.
         tests: Paired tests by name, corrected over the family.
+        tables: The suite's own tables.
     """
 
     suite: str
     settings: Mapping[str, Any]
     patients: Sequence[PatientResult]
-    aggregate: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    aggregate: Mapping[str, Mapping[str, Mapping[str, Interval]]] = field(default_factory=dict)
     tests: Mapping[str, PairedTest] = field(default_factory=dict)
+    tables: Sequence[SummaryTable] = ()
 
     def to_json(self, provenance: Mapping[str, str]) -> str:
         """Return the result file's text: per patient, in sum, and where it came from."""
-        patients = [{"patient": result.patient, "cases": result.cases} for result in self.patients]
+        patients = [
+            {"patient": result.patient, "kinds": result.kinds, "cases": result.cases, "facts": result.facts}
+            for result in self.patients
+        ]
         return json_text(
             {
                 "suite": self.suite,
@@ -100,6 +129,7 @@ class SuiteResult:
                 "n_patients": len(patients),
                 "aggregate": self.aggregate,
                 "tests": self.tests,
+                "tables": self.tables,
                 "patients": patients,
             }
         )
@@ -117,7 +147,7 @@ def run_suite(
         suite: What to evaluate.
         studies: Patients.
         partial: JSON lines file of the patients done so far.
-        pictures: Number of patients to picture.
+        pictures: Number of patients to picture: those with the lowest score, or the first.
         progress: Called after each patient.
 
     Raises:
@@ -127,45 +157,62 @@ def run_suite(
     done = {result.patient for result in results}
     for number, study in enumerate(studies, 1):
         if study.subject_id not in done:
-            result = suite.evaluate(study, with_pictures=len(results) < pictures)
+            result = suite.evaluate(study, with_pictures=pictures > 0)
             if result is not None:
                 _append(partial, json_text(result, indent=None))
                 results.append(result)
         progress(number, len(studies), f"{suite.name}: {study.subject_id}")
+    partial.unlink(missing_ok=True)
     if not results:
         raise RequestError(
             f"No study has what the suite '{suite.name}' needs.", "Use 'cfmri simulate', with --paired for suite edit."
         )
-    partial.unlink(missing_ok=True)
-    return summarised(suite, results)
+    return summarised(suite, _with_worst_pictured(results, pictures))
 
 
 def summarised(suite: Suite, results: Sequence[PatientResult]) -> SuiteResult:
-    """Average each patient's cases, then aggregate and test over patients."""
-    table = patient_table(results)
-    aggregate = {
-        arm: {metric: mean_interval(values) for metric, values in metrics.items()} for arm, metrics in table.items()
-    }
-    pairs = {
-        comparison.name: (table[comparison.first][comparison.metric], table[comparison.second][comparison.metric])
-        for comparison in suite.comparisons
-        if comparison.first in table and comparison.second in table
-    }
-    return SuiteResult(suite.name, suite.settings, results, aggregate, paired_tests(pairs))
+    """Average each patient's cases of one kind, then aggregate and test over patients."""
+    kinds = dict.fromkeys(result.kind_of(case) for result in results for case in result.cases)
+    tables = {kind: patient_table(results, kind) for kind in kinds}
+    aggregate = {kind: mean_intervals(results, kind) for kind in kinds}
+    pairs = {}
+    for comparison in suite.comparisons:
+        table = tables.get(comparison.kind, {})
+        arms = [table.get(arm, {}).get(comparison.metric) for arm in (comparison.first, comparison.second)]
+        if arms[0] is not None and arms[1] is not None:
+            pairs[comparison.name] = (arms[0], arms[1])
+    own = suite.tables(results) if isinstance(suite, TabulatedSuite) else ()
+    return SuiteResult(suite.name, suite.settings, results, aggregate, paired_tests(pairs), own)
 
 
-def patient_table(results: Sequence[PatientResult]) -> dict[str, dict[str, list[float]]]:
+def mean_intervals(results: Sequence[PatientResult], kind: str = ALL_CASES) -> dict[str, dict[str, Interval]]:
+    """Return arm to metric to the mean over patients with its interval, see `patient_table`."""
+    table = patient_table(results, kind)
+    return {arm: {name: mean_interval(values) for name, values in found.items()} for arm, found in table.items()}
+
+
+def patient_table(results: Sequence[PatientResult], kind: str = ALL_CASES) -> dict[str, dict[str, list[float]]]:
     """Return arm to metric to one value per patient, the mean over that patient's cases (NaN where absent)."""
-    names = {(arm, metric) for result in results for arm, metric, _ in _values(result)}
+    names = {(arm, metric) for result in results for arm, metric, _ in _values(result, kind)}
     table: dict[str, dict[str, list[float]]] = {}
     for arm, metric in sorted(names):
-        per_patient = [_mean(value for a, m, value in _values(result) if (a, m) == (arm, metric)) for result in results]
+        per_patient = [
+            _mean(value for a, m, value in _values(result, kind) if (a, m) == (arm, metric)) for result in results
+        ]
         table.setdefault(arm, {})[metric] = per_patient
     return table
 
 
-def _values(result: PatientResult) -> Iterable[tuple[str, str, float]]:
-    for arms in result.cases.values():
+def _with_worst_pictured(results: Sequence[PatientResult], count: int) -> list[PatientResult]:
+    order = sorted(range(len(results)), key=lambda n: math.inf if math.isnan(results[n].score) else results[n].score)
+    shown = set(order[:count])
+    return [result if n in shown else replace(result, pictures=()) for n, result in enumerate(results)]
+
+
+def _values(result: PatientResult, kind: str) -> Iterable[tuple[str, str, float]]:
+    for case, arms in result.cases.items():
+        if result.kind_of(case) != kind:
+            continue
         for arm, metrics in arms.items():
             for metric, value in metrics.items():
                 yield arm, metric, math.nan if value is None else value
@@ -189,7 +236,17 @@ def _resumed(suite: Suite, partial: Path) -> list[PatientResult]:
     if lines[-1]:
         partial.write_text("\n".join([first, *complete, ""]), encoding="utf-8")
     rows = [json.loads(line) for line in complete]
-    return [PatientResult(row["patient"], row["cases"], [tuple(p) for p in row["pictures"]]) for row in rows]
+    return [
+        PatientResult(
+            row["patient"],
+            row["cases"],
+            [tuple(picture) for picture in row["pictures"]],
+            row["kinds"],
+            math.nan if row["score"] is None else row["score"],
+            row["facts"],
+        )
+        for row in rows
+    ]
 
 
 def _append(path: Path, line: str) -> None:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from cfmri_core.evaluation import figures
 from cfmri_core.evaluation.report import Picture, Report, Section, Table, interval, number
-from cfmri_core.evaluation.suite import SuiteResult
+from cfmri_core.evaluation.statistics import Interval
+from cfmri_core.evaluation.suite import ALL_CASES, SuiteResult
 from cfmri_core.io.json_text import json_text
 
 #: What each metric means, and its value in a perfect result.
-_METRICS: Mapping[str, tuple[str, float | None]] = {
+METRICS: Mapping[str, tuple[str, float | None]] = {
     "psnr_db": ("PSNR to the truth in the breast (dB)", None),
-    "slope": ("Change recovered (0 nothing, 1 all of it)", 1.0),
+    "slope_noise_free": ("Change recovered (0 nothing, 1 all of it)", 1.0),
+    "slope": ("Change recovered, the source's noise counted as change", 1.0),
     "ssim": ("SSIM to the truth in the breast", 1.0),
+    "excess_rmse": ("Error beyond the noise ceiling", 0.0),
+    "contrast_error": ("Error of fibroglandular-fat contrast", 0.0),
     "gradient_agreement": ("Gradient-orientation agreement with the truth", 1.0),
+    "gradient_to_source": ("Gradient-orientation agreement with the source", None),
+    "gradient_to_source_ratio": ("The same relative to the truth's", 1.0),
+    "gradient_to_clean_ratio": ("The same with the noise-free source", 1.0),
+    "ssim_source": ("SSIM to the source", None),
+    "z_jitter_ratio": ("Slice-to-slice jitter relative to the truth's", 1.0),
     "slice_gain_jitter": ("Slice-to-slice gain jitter", 0.0),
+    "there_and_back_db": ("There and back: PSNR to the source (dB)", None),
+    "there_and_back_to_clean_db": ("There and back: PSNR to the noise-free source (dB)", None),
     "elapsed_s": ("Seconds per volume", None),
     "evaluations_per_slice": ("Network evaluations per slice", None),
 }
@@ -23,7 +35,8 @@ _METRICS: Mapping[str, tuple[str, float | None]] = {
 
 def suite_report(result: SuiteResult, provenance: Mapping[str, str]) -> Report:
     """Compose the report of one suite: sums, tests, pictures of some patients, every patient's figures."""
-    sections = [_summary(result)]
+    sections = [table.section() for table in result.tables]
+    sections += [_summary(result, kind) for kind in result.aggregate]
     if result.tests:
         sections.append(_tests(result))
     sections += [
@@ -38,28 +51,33 @@ def suite_report(result: SuiteResult, provenance: Mapping[str, str]) -> Report:
     return Report(
         f"Evaluation: {result.suite}",
         f"{len(result.patients)} simulated patients. Means over patients with 95 % bootstrap confidence intervals "
-        "(BCa, 10,000 resamples of patients). A simulator is not patients: no clinical claim follows.",
+        "(BCa, 10,000 resamples of patients). Pictured are the patients with the worst results. A simulator is not "
+        "patients: no clinical claim follows.",
         sections,
         {**provenance, **settings},
     )
 
 
-def _summary(result: SuiteResult) -> Section:
-    metrics = _metric_names(result)
-    header = ["Arm", *(_METRICS.get(metric, (metric, None))[0] for metric in metrics)]
+def _summary(result: SuiteResult, kind: str) -> Section:
+    aggregate = result.aggregate[kind]
+    metrics = _metric_names(aggregate)
+    families = result.settings.get("families", {})
+    header = ["Arm", *(METRICS.get(metric, (metric, None))[0] for metric in metrics)]
     rows = []
-    for arm, values in result.aggregate.items():
+    for arm in sorted(aggregate, key=lambda arm: (list(families).index(arm) if arm in families else -1, arm)):
+        values = aggregate[arm]
         cells = [interval(v.mean, v.low, v.high) if (v := values.get(metric)) else number(None) for metric in metrics]
-        rows.append([arm, *cells])
-    pictures = [_bars(result, metric) for metric in ("psnr_db", "slope") if metric in metrics]
-    return Section("All patients", blocks=[Table("Mean [95 % interval] over patients.", header, rows), *pictures])
+        rows.append([f"{arm} ({families[arm]})" if arm in families else arm, *cells])
+    slope = "slope_noise_free" if "slope_noise_free" in metrics else "slope"
+    pictures = [_bars(aggregate, metric) for metric in ("psnr_db", slope) if metric in metrics]
+    title = "All patients" if kind == ALL_CASES else f"All patients: {kind}"
+    return Section(title, blocks=[Table("Mean [95 % interval] over patients.", header, rows), *pictures])
 
 
-def _bars(result: SuiteResult, metric: str) -> Picture:
-    label, ideal = _METRICS[metric]
-    values = {
-        arm: (v[metric].mean, v[metric].low, v[metric].high) for arm, v in result.aggregate.items() if metric in v
-    }
+def _bars(aggregate: Mapping[str, Mapping[str, Interval]], metric: str) -> Picture:
+    label, ideal = METRICS[metric]
+    values = {arm: (v[metric].mean, v[metric].low, v[metric].high) for arm, v in aggregate.items() if metric in v}
+    values = {arm: value for arm, value in values.items() if not math.isnan(value[0])}
     return Picture(figures.bar_figure(values, label, ideal), f"{label}: mean and 95 % interval over patients.")
 
 
@@ -79,7 +97,7 @@ def _tests(result: SuiteResult) -> Section:
 
 
 def _per_patient(result: SuiteResult) -> Section:
-    metrics = _metric_names(result)
+    metrics = list(dict.fromkeys(name for found in result.aggregate.values() for name in _metric_names(found)))
     rows = [
         [patient.patient, case, arm, *(number(values.get(metric)) for metric in metrics)]
         for patient in result.patients
@@ -90,6 +108,6 @@ def _per_patient(result: SuiteResult) -> Section:
     return Section("Every patient", blocks=[Table("All figures of the result file.", header, rows)])
 
 
-def _metric_names(result: SuiteResult) -> list[str]:
-    names = dict.fromkeys(metric for values in result.aggregate.values() for metric in values)
-    return sorted(names, key=lambda name: (list(_METRICS).index(name) if name in _METRICS else len(_METRICS), name))
+def _metric_names(aggregate: Mapping[str, Mapping[str, Interval]]) -> list[str]:
+    names = dict.fromkeys(metric for values in aggregate.values() for metric in values)
+    return sorted(names, key=lambda name: (list(METRICS).index(name) if name in METRICS else len(METRICS), name))

@@ -11,7 +11,11 @@ def quick_edits(monkeypatch):
     from cfmri_core.evaluation import edit_suite
 
     real = edit_suite.EditRequest
-    monkeypatch.setattr(edit_suite, "EditRequest", lambda **settings: real(**settings, steps=2))
+
+    def quick(**settings):
+        return real(**settings, **({} if settings["method"] == "fast" else {"steps": 2}))
+
+    monkeypatch.setattr(edit_suite, "EditRequest", quick)
 
 
 def test_suite_edit_compares_methods_with_the_truth(cfmri, studies, models, tmp_path, quick_edits):
@@ -20,15 +24,28 @@ def test_suite_edit_compares_methods_with_the_truth(cfmri, studies, models, tmp_
     assert outcome.code == 0, outcome.err
     written = json.loads(result.read_text())
     assert written["n_patients"] == 2
-    assert written["aggregate"]["source"]["slope"]["mean"] == 0
-    assert written["aggregate"]["second scan"]["slope"]["mean"] > 0.8
-    assert {"inversion", "paper"} <= set(written["patients"][0]["cases"]["avanto"])
-    assert "psnr_db: inversion - paper" in written["tests"]
+    assert written["aggregate"]["other"]["source"]["slope"]["mean"] == 0
+    assert written["aggregate"]["other"]["second scan"]["slope"]["mean"] > 0.8
+    assert {"source", "truth", "inversion", "affine to tissue means"} <= set(written["patients"][0]["cases"]["avanto"])
+    assert written["settings"]["families"]["inversion"] == "learned from unpaired scans"
     assert "command" in written["provenance"]
-    assert written["settings"]["editor_sha256"]
+    assert written["settings"]["models_sha256"]["inversion"]
     text = report.read_text()
     assert text.count("data:image/png") >= 8
     assert "Patient sub-0002" in text
+
+
+def test_suite_edit_can_be_cut_down(cfmri, studies, models, tmp_path, quick_edits):
+    result = tmp_path / "r.json"
+    arguments = ("evaluate", studies, "--suite", "edit", "--json", result, "--device", "cpu", "--limit", 1)
+    outcome = cfmri(*arguments, "--method", "inversion", "--case", "other", "--slices", 2)
+    assert outcome.code == 0, outcome.err
+    written = json.loads(result.read_text())
+    assert "paper" not in written["settings"]["families"]
+    assert written["settings"]["slices"] == 2
+    assert set(written["aggregate"]) == {"other"}
+    assert cfmri(*arguments, "--case", "decorrelated").code == 2
+    assert "is not a method" in cfmri(*arguments, "--method", "nothing").err
 
 
 def test_suites_iap_and_segmentation_measure_every_scan(cfmri, studies, models, tmp_path):

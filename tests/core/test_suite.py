@@ -8,7 +8,7 @@ import pytest
 
 from cfmri_core.data.studies import Study
 from cfmri_core.errors import RequestError
-from cfmri_core.evaluation.suite import Comparison, PatientResult, run_suite
+from cfmri_core.evaluation.suite import ALL_CASES, Comparison, PatientResult, run_suite
 
 STUDIES = [Study(f"sub-{number}", Path("none")) for number in range(6)]
 
@@ -35,10 +35,39 @@ class CountingSuite:
 
 def test_cases_are_averaged_within_a_patient_before_patients_are(tmp_path):
     result = run_suite(CountingSuite(), STUDIES, tmp_path / "out.partial")
-    assert result.aggregate["ours"]["score"].mean == pytest.approx(2.5 + 2)
-    assert result.aggregate["ours"]["score"].patients == 6
+    found = result.aggregate[ALL_CASES]["ours"]["score"]
+    assert found.mean == pytest.approx(2.5 + 2)
+    assert found.patients == 6
     assert result.tests["score: ours - theirs"].median_difference == pytest.approx(2.0)
     assert [len(patient.pictures) for patient in result.patients] == [1, 1, 1, 0, 0, 0]
+
+
+@dataclass
+class KindSuite(CountingSuite):
+    comparisons: tuple = (Comparison("score", "ours", "theirs", "easy"), Comparison("score", "ours", "theirs"))
+
+    def evaluate(self, study, with_pictures):
+        plain = super().evaluate(study, with_pictures)
+        return PatientResult(
+            plain.patient, plain.cases, plain.pictures, {"a": "easy", "b": "hard"}, -float(study.subject_id[-1])
+        )
+
+
+def test_kinds_of_cases_are_summed_up_and_tested_apart(tmp_path):
+    result = run_suite(KindSuite(), STUDIES, tmp_path / "out.partial")
+    assert result.aggregate["easy"]["ours"]["score"].mean == pytest.approx(3.5)
+    assert result.aggregate["hard"]["ours"]["score"].mean == pytest.approx(5.5)
+    assert "theirs" not in result.aggregate["hard"]
+    assert set(result.tests) == {"score: ours - theirs (easy)"}
+    assert json.loads(result.to_json({}))["patients"][0]["kinds"] == {"a": "easy", "b": "hard"}
+
+
+def test_the_worst_patients_are_pictured_after_an_interruption_too(tmp_path):
+    partial = tmp_path / "out.partial"
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(KindSuite(break_at="sub-3"), STUDIES, partial)
+    result = run_suite(KindSuite(), STUDIES, partial, pictures=2)
+    assert [len(patient.pictures) for patient in result.patients] == [0, 0, 0, 0, 1, 1]
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path):
