@@ -307,6 +307,14 @@ def test_a_download_in_parts_counts_once(small):
     assert [study.subject_id for study in list_studies(small)] == ["Breast_MRI_001", "Breast_MRI_002"]
 
 
+def test_symbolic_links_do(small, tmp_path_factory):
+    links = tmp_path_factory.mktemp("links")
+    (links / "images").symlink_to(small / MANIFEST)
+    (links / "table.d").symlink_to(small, target_is_directory=True)
+    assert [study.subject_id for study in list_studies(links)] == ["Breast_MRI_001", "Breast_MRI_002"]
+    assert survey(links).remarks == ()
+
+
 def test_a_mask_of_another_size_is_one_line(small):
     write_masks(small / "Segmentation_Masks_NRRD" / "Breast_MRI_001", np.ones((9, 9, 9), np.uint8), np.eye(4))
     with pytest.raises(RequestError, match=r"Breast_MRI_001_Breast.seg.nrrd lies on another grid .* 9x9x9 voxels"):
