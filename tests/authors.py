@@ -64,14 +64,17 @@ class AuthorsUNet(DiffusionModelUNet):
 
 
 def random_weights(network: nn.Module) -> nn.Module:
-    """Move every weight, those that begin at zero too, so that each has an influence."""
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
+    """Draw every weight, those that begin at zero too, so that each has an influence."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(4)
+        for module in network.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
         for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(0.02 * torch.randn_like(parameter))
         for name, buffer in network.named_buffers():
             if name.endswith("running_mean"):
-                buffer.add_(0.1 * torch.randn(buffer.shape, generator=generator))
+                buffer.add_(0.1 * torch.randn_like(buffer))
     return network.eval()
 
 

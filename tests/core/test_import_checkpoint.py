@@ -60,7 +60,7 @@ def float32(monkeypatch):
 
 
 def images(batch=2):
-    return torch.rand(batch, 1, 64, 64, generator=torch.Generator().manual_seed(2))
+    return torch.randn(batch, 1, 64, 64, generator=torch.Generator().manual_seed(2))
 
 
 def conditions(batch=2):
