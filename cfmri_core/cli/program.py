@@ -12,7 +12,17 @@ from typing import Annotated
 import typer
 
 from cfmri_core import __version__
-from cfmri_core.cli import editing, evaluation, importing, inspection, segmentation_study, server, simulation, training
+from cfmri_core.cli import (
+    augment,
+    editing,
+    evaluation,
+    importing,
+    inspection,
+    segmentation_study,
+    server,
+    simulation,
+    training,
+)
 from cfmri_core.errors import Cancelled, CfmriError, ResourceError
 
 _DEBUG = "--debug"
@@ -33,6 +43,7 @@ app.command("predict-iap")(editing.predict_iap)
 app.command("edit")(editing.edit)
 app.command("segment")(editing.segment)
 app.add_typer(training.app, name="train")
+app.command("augment")(augment.augment)
 app.command("evaluate")(evaluation.evaluate)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("import-checkpoint")(importing.import_checkpoint)

@@ -109,8 +109,9 @@ def load_test_scans(studies: Sequence[Study], progress: Progress = silent) -> li
             renderings = [folder / "dicom" for folder in study.paired.values() if (folder / "dicom").is_dir()]
             for path in (study.scan_path, *renderings):
                 scan = read_scan(path)
-                maker = vendor(scan.acquisition.parameters.manufacturer)
-                scans.append(LabelledScan(study.subject_id, maker, scan.volume, read_labels(study, scan.volume)))
+                stated = study.acquisition.known() if study.acquisition and path == study.scan_path else {}
+                maker = vendor(scan.acquisition.parameters.replaced(stated).manufacturer)
+                scans.append(LabelledScan(study.patient, maker, scan.volume, read_labels(study, scan.volume)))
         progress(number, len(studies), "reading test patients")
     if not scans:
         raise RequestError("No test study has labels.", "Give studies with labels.nii.gz beside the series.")
