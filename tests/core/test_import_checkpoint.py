@@ -15,7 +15,7 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.io.scan import read_scan
 from cfmri_core.models import precision
-from cfmri_core.models.editor import Editor
+from cfmri_core.models.editor import PRESETS, Editor
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.import_checkpoint import import_checkpoint
 from cfmri_core.models.orientation import turned
@@ -80,6 +80,21 @@ def test_editor_is_the_authors(published, imported):
         expected = theirs(images(), steps, context=condition[:, None], class_labels=condition)
         assert difference(ours.network(images(), steps, condition), expected) < 1e-5
         assert difference(ours.network(images(), steps, 0 * condition), expected) > 1e-3
+
+
+def test_editor_of_the_published_size_is_the_authors(published, tmp_path):
+    theirs = authors.editor(authors.FULL_SIZE)
+    assert len(theirs.state_dict()) == 677
+    checkpoint = authors.write_checkpoint(
+        tmp_path / "editor.ckpt", theirs, authors.editor_settings(authors.FULL_SIZE, 224)
+    )
+    predictor = published[0] / "iap-predictor.ckpt"
+    folder = import_checkpoint(checkpoint, "editor", tmp_path / "editor", iap_checkpoint=predictor)
+    ours, condition, step = Editor.load(folder), conditions(1), torch.tensor([49])
+    assert ours.config.channels == PRESETS["paper"].channels
+    with torch.no_grad():
+        expected = theirs(images(1), step, context=condition[:, None], class_labels=condition)
+        assert difference(ours.network(images(1), step, condition), expected) < 1e-5
 
 
 def test_renamed_tensors_are_those_of_monais_own_conversion(published, imported):
