@@ -184,7 +184,7 @@ def _require(source: LightningCheckpoint, values: Mapping[str, Any], accepted: M
 
 def _square(model: Mapping[str, Any]) -> int:
     rows, columns = model["spatial_size"]
-    if rows != columns:
+    if not rows == columns > 0:
         raise ValueError(f"spatial_size is {rows} x {columns}, not a square")
     return int(rows)
 
