@@ -117,9 +117,9 @@ def fooling_table(aggregate: Mapping[str, Mapping[str, Interval]], name: str = "
     return SummaryTable(
         name,
         "Judged by the scoring predictor, which no editor has seen. Mean over patients [95 % interval]: share taken "
-        "for the target, gain in the target's probability, squared error in the unit's square; for untouched parameters "
-        "the share of their range that the prediction moved. The published figures are of single slices of Duke "
-        "patients by the predictor the editor came with: the same quantities, not the same task.",
+        "for the target, gain in the target's probability, squared error in the unit's square; for untouched "
+        "parameters the share of their range that the prediction moved. The published figures are of single slices of "
+        "Duke patients by the predictor the editor came with: the same quantities, not the same task.",
         ["score", *aggregate, "Morão et al., Tables 2 and 5"],
         rows,
     )
