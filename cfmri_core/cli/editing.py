@@ -38,7 +38,7 @@ def predict_iap(
     predictor = IapPredictor.load(locate_model("iap_predictor", model), resolved_device(device))
     predicted = predict_acquisition(scan.volume, predictor)
     header = scan.acquisition.parameters.as_dict()
-    rows = [("parameter", "header", "predicted", "probability")]
+    rows = [("parameter", "header", "predicted", "probability or error")]
     for parameter in PARAMETERS:
         prediction = predicted.get(parameter.name, {})
         rows.append((parameter.name, formatted(header[parameter.name]), *_prediction_cells(prediction)))
@@ -160,9 +160,10 @@ def _changes(assignments: list[str], like: Path | None, preset: str | None) -> M
 
 def _prediction_cells(prediction: Mapping[str, object]) -> tuple[str, str]:
     value, probabilities = prediction.get("value"), prediction.get("probabilities")
-    if not isinstance(probabilities, Mapping):
-        return formatted(value), ""
-    return formatted(value), f"{max(probabilities.values()):.2f}" if probabilities else ""
+    if isinstance(probabilities, Mapping):
+        return formatted(value), f"{max(probabilities.values()):.2f}" if probabilities else ""
+    deviation = prediction.get("standard_deviation")
+    return formatted(value), "" if deviation is None else f"\N{PLUS-MINUS SIGN} {formatted(deviation)}"
 
 
 def _edit_summary(result: Counterfactual, written: Path) -> str:

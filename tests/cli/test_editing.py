@@ -9,6 +9,8 @@ from cfmri_core.cli.editing import parse_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.io.scan import read_scan
+from cfmri_core.models.calibration import Calibration
+from cfmri_core.models.iap_predictor import IapPredictor
 
 
 @pytest.mark.parametrize(("text", "slices"), [(None, None), ("3", (3, 4)), ("2:5", (2, 5)), ("0", (0, 1))])
@@ -29,6 +31,16 @@ def test_prediction_stands_beside_the_header(cfmri, series, models):
     text = cfmri("predict-iap", series).out
     assert "repetition_time_ms" in text
     assert "header" in text
+
+
+def test_a_calibrated_predictor_tells_its_error(cfmri, series, models, tmp_path):
+    predictor = IapPredictor.load(models / "iap_predictor")
+    predictor.calibration = Calibration(standard_deviations={"echo_time_ms": 0.03}, half_widths={"echo_time_ms": 0.05})
+    predictor.save(tmp_path / "calibrated", "# Card")
+    command = ("predict-iap", series, "--model", tmp_path / "calibrated")
+    assert "\N{PLUS-MINUS SIGN} 0.03" in cfmri(*command).out
+    echo = cfmri(*command, "--json").json()["predicted"]["echo_time_ms"]
+    assert echo["interval"] == pytest.approx([echo["value"] - 0.05, echo["value"] + 0.05])
 
 
 def test_edit_to_nifti_keeps_grid_and_units_and_says_how(cfmri, series, models, tmp_path):
