@@ -136,9 +136,8 @@ class DirectEditor:
         batch = images.shape[0]
         condition = torch.cat([vector.to(images).expand(batch, -1) for vector in (factual, requested)], dim=1)
         with autocast(images.device):
-            output: Tensor = self.network(images, torch.zeros(batch, device=images.device), condition)
-        noise, change = output.float().split(1, dim=1)
-        return noise, change
+            output: Tensor = self.network(images, torch.zeros(batch, device=images.device), condition).float()
+        return output[:, :1], output[:, 1:]
 
 
 def with_neighbours(images: Tensor) -> Tensor:
