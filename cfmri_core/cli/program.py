@@ -21,6 +21,7 @@ from cfmri_core.cli import (
     segmentation_study,
     server,
     simulation,
+    stress_test,
     training,
 )
 from cfmri_core.errors import Cancelled, CfmriError, ResourceError
@@ -45,6 +46,7 @@ app.command("segment")(editing.segment)
 app.add_typer(training.app, name="train")
 app.command("augment")(augment.augment)
 app.command("evaluate")(evaluation.evaluate)
+app.command("stress-test")(stress_test.stress_test)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("import-checkpoint")(importing.import_checkpoint)
 app.command("serve")(server.serve)

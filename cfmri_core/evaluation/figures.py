@@ -145,6 +145,41 @@ def bar_figure(values: Mapping[str, tuple[float, float, float]], label: str, ide
     return _data_uri(figure)
 
 
+def curve_figure(
+    series: Mapping[str, Sequence[tuple[float, float, float]]],
+    places: Sequence[str | float],
+    labels: tuple[str, str],
+    references: Mapping[str, float],
+) -> str:
+    """Show how means with their confidence intervals run over the values of one quantity.
+
+    Args:
+        series: Name to mean, lower and upper limit at each place.
+        places: Numbers, shown to scale and joined by lines, or texts, shown side by side as points.
+        labels: What the places are and what the values are, with units.
+        references: Name of a series to the value drawn as a dashed line in its colour.
+    """
+    figure = Figure(figsize=(6.2, 3.0), layout="constrained")
+    axis = figure.subplots()
+    is_scale = all(not isinstance(place, str) for place in places)
+    across = np.array(places, dtype=float) if is_scale else np.arange(len(places), dtype=float)
+    for (name, values), colour in zip(series.items(), ("#14548c", "#b3541e", "#3d7a3d"), strict=False):
+        mean, low, high = np.array(values, dtype=float).T
+        axis.plot(across, mean, "o-" if is_scale else "o", color=colour, markersize=5, label=name)
+        axis.vlines(across, low, high, color=colour, linewidth=1.5)
+        if name in references:
+            axis.axhline(references[name], color=colour, linewidth=1, linestyle="--")
+    if not is_scale:
+        axis.set_xticks(across, [str(place) for place in places])
+    axis.set_xlabel(labels[0])
+    axis.set_ylabel(labels[1])
+    axis.grid(axis="y", color="#d9dee5", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8.5)
+    return _data_uri(figure)
+
+
 def difference_limit(differences: Sequence[NDArray[np.generic]], quantile: float = 0.99) -> float:
     """Return one symmetric limit for several difference maps: the 99 % quantile of their magnitude, never 0."""
     magnitudes = np.concatenate([np.abs(difference).ravel() for difference in differences])

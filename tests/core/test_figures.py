@@ -78,3 +78,11 @@ def test_bars_are_drawn_without_intervals_too():
 def test_one_limit_serves_all_differences_and_is_never_zero():
     assert figures.difference_limit([np.zeros(5)]) > 0
     assert figures.difference_limit([np.array([-3.0] * 10), np.array([1.0] * 10)]) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("places", [(1.2, 2.0, 2.8), ("Avanto", "Signa HDxt", "TrioTim")])
+def test_curves_over_numbers_and_over_names(places):
+    series = {"fat": [(0.9, 0.88, 0.92)] * 3, "fibroglandular": [(0.7, np.nan, np.nan)] * 3}
+    uri = figures.curve_figure(series, places, ("echo time (ms)", "Dice"), {"fat": 0.9})
+    drawn = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+    assert drawn.size[0] > 300
