@@ -105,7 +105,8 @@ def fit_prediction_error(slices: SliceSet, predictor: IapPredictor) -> Predictio
 
     The limit of a parameter is the prediction limit of one more error, taken as normal with mean 0, at
     `FALSE_ALARM_SHARE` divided by the number of parameters (Bonferroni), or the largest error seen if that
-    is larger: errors have heavier tails.
+    is larger: errors have heavier tails. Categories are measured by the negative logarithm of their
+    probability, as if one more subject had been taken for quite another: that few were right proves little.
     """
     subjects = range(len(slices.parameters))
     volumes = [inner_slices(predictor.slice_outputs(slices.images[slices.subject == index])) for index in subjects]
@@ -125,6 +126,7 @@ def _limit(
     reach = float(student.ppf(1 - share / 2, len(known)))
     if name in spec.categories:
         surprises = [_surprise(one["probabilities"].get(str(value), _TINY_PROBABILITY)) for one, value in known]
+        surprises.append(_surprise(_TINY_PROBABILITY))
         probability = math.exp(-reach * float(np.sqrt(np.mean(np.square(surprises)))))
         return min(_LEAST_PROBABILITY, max(_TINY_PROBABILITY, probability))
     values = np.array([float(value) for _, value in known])

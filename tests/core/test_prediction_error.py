@@ -57,7 +57,7 @@ def test_what_cannot_be_told_is_not_judged():
 
 def test_limits_follow_the_errors_of_held_back_subjects(monkeypatch):
     """A predictor that is right within 0.01 ms about the echo time and says the same flip angle to everyone."""
-    slices, predictor = breasts.slice_set(range(16)), breasts.small_predictor()
+    slices, predictor = breasts.slice_set(range(48)), breasts.small_predictor()
     answers = iter(slices.parameters)
 
     def summary(self, outputs):
@@ -74,12 +74,12 @@ def test_limits_follow_the_errors_of_held_back_subjects(monkeypatch):
 
     monkeypatch.setattr(type(predictor), "summary", summary)
     error = fit_prediction_error(slices, predictor)
-    assert error.subjects == 16
+    assert error.subjects == 48
     assert error.limits["flip_angle_deg"] is None
     assert error.limits["repetition_time_ms"] is None
     assert 0.01 < error.limits["echo_time_ms"] < 0.3
-    assert error.limits["manufacturer_model"] == 0.05
-    assert error.limits["scan_options"] < 0.01
+    assert 1e-4 < error.limits["manufacturer_model"] < 0.05
+    assert error.limits["scan_options"] < 1e-5
 
 
 def test_the_errors_of_an_untrained_predictor_forbid_no_header():
