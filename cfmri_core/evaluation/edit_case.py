@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,28 @@ class Patient:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """What one arm made of a case.
+
+    Attributes:
+        volume: The result, scanner units or, if ``is_normalised``, normalised intensity of the target.
+        keeps_noise: Whether the noise of the source is in it.
+        is_normalised: Whether scaling it by its own percentiles would undo what the arm did.
+        extra: Cost and other figures that come with it.
+    """
+
+    volume: Volume
+    keeps_noise: bool = True
+    is_normalised: bool = False
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def voxels(self) -> Normalised:
+        """Normalised intensity."""
+        return self.volume.voxels if self.is_normalised else normalised(self.volume)
+
+
+@dataclass(frozen=True)
 class EditCase:
     """A patient and a paired target.
 
@@ -114,9 +136,10 @@ class EditCase:
         setting = described.get("setting", DEFAULT.name)
         return cls(patient, requested, truth, second, case_kind(described.get("target")), setting)
 
-    def measured(self, result: Normalised) -> dict[str, float]:
+    def measured(self, arm: Arm) -> dict[str, float]:
         """Measure one arm against truth and source, see `cfmri_core.evaluation.metrics`; all inside the breast."""
         source, truth, mask = normalised(self.patient.volume), normalised(self.truth), self.patient.mask
+        result = arm.voxels
         to_source = gradient_orientation_agreement(result, source, mask)
         found = {
             **compared(result, source, truth, mask),
@@ -125,15 +148,33 @@ class EditCase:
             "ssim_source": metrics.masked_ssim(result, source, mask),
             "gradient_to_source": to_source,
             "gradient_to_source_ratio": _ratio(to_source, gradient_orientation_agreement(truth, source, mask)),
+            **self._measured_without_noise(arm, truth),
+            **arm.extra,
         }
-        if self.patient.clean is not None:
-            clean = normalised(self.patient.clean)
-            made, wanted = (gradient_orientation_agreement(volume, clean, mask) for volume in (result, truth))
-            found["slope_noise_free"] = metrics.change_recovered_slope(result, source, truth, mask, clean)
-            found["gradient_to_clean_ratio"] = _ratio(made, wanted)
         if self.second_scan is not None:
             found["excess_rmse"] = metrics.excess_rmse(result, normalised(self.second_scan), truth, mask)
         return found
+
+    def _measured_without_noise(self, arm: Arm, truth: Normalised) -> dict[str, float]:
+        """Measure the change alone: what the source without noise becomes by it."""
+        if self.patient.clean is None:
+            return {}
+        clean, result, mask = normalised(self.patient.clean), self._without_noise(arm), self.patient.mask
+        made, wanted = (gradient_orientation_agreement(volume, clean, mask) for volume in (result, truth))
+        return {
+            "slope_noise_free": metrics.change_recovered_slope(result, clean, truth, mask),
+            "psnr_noise_free_db": metrics.masked_psnr_db(result, truth, mask),
+            "gradient_to_clean_ratio": _ratio(made, wanted),
+        }
+
+    def _without_noise(self, arm: Arm) -> Normalised:
+        """The change an arm made, put on the source without noise; the result itself where the noise is not kept."""
+        source, clean = self.patient.volume, self.patient.clean
+        if clean is None or not arm.keeps_noise:
+            return arm.voxels
+        if arm.is_normalised:
+            return normalised(clean) + (arm.voxels - normalised(source))
+        return normalised(clean.with_voxels(clean.voxels + (arm.volume.voxels - source.voxels)))
 
     def round_trip(self, returned: Normalised) -> dict[str, float]:
         """Measure a volume edited there and back against the source, and against the source without noise."""

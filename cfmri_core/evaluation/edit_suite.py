@@ -26,8 +26,8 @@ from cfmri_core.evaluation.classical import ReferencePopulation, affine_matched,
 from cfmri_core.evaluation.edit_case import (
     CROSS_VENDOR,
     NULL,
+    Arm,
     EditCase,
-    Normalised,
     Patient,
     case_pictures,
     kind_order,
@@ -137,7 +137,7 @@ class EditSuite:
             arms = {**_without_learning(case), **self._edited(case)}
             kinds[name], cases[name] = case.kind, self._measured(case, arms)
             if with_pictures and (not pictures or case.kind == CROSS_VENDOR):
-                shown = {arm: normalised(arms[arm][0]) for arm in self.edits if arm in arms}
+                shown = {arm: arms[arm].voxels for arm in self.edits if arm in arms}
                 pictures = case_pictures(case, shown)
         if not cases:
             return None
@@ -146,33 +146,31 @@ class EditSuite:
     def _wants(self, kind: str) -> bool:
         return kind in self.kinds if self.kinds else kind != NULL
 
-    def _measured(
-        self, case: EditCase, arms: Mapping[str, tuple[Volume, Mapping[str, float]]]
-    ) -> dict[str, dict[str, float]]:
-        found = {arm: {**case.measured(_in_arm_units(arm, volume)), **extra} for arm, (volume, extra) in arms.items()}
+    def _measured(self, case: EditCase, arms: Mapping[str, Arm]) -> dict[str, dict[str, float]]:
+        found = {name: case.measured(arm) for name, arm in arms.items()}
         if self.scorer is not None:
-            seen = {arm: predict_acquisition(volume, self.scorer) for arm, (volume, _) in arms.items()}
+            seen = {name: predict_acquisition(arm.volume, self.scorer) for name, arm in arms.items()}
             ranges = self.scorer.spec.ranges
-            for arm, after in seen.items():
-                found[arm] |= fooling_score(seen[SOURCE], after, case.patient.parameters, case.requested, ranges)
+            for name, after in seen.items():
+                found[name] |= fooling_score(seen[SOURCE], after, case.patient.parameters, case.requested, ranges)
         return found
 
-    def _edited(self, case: EditCase) -> dict[str, tuple[Volume, dict[str, float]]]:
+    def _edited(self, case: EditCase) -> dict[str, Arm]:
         """Result, cost and way back of each arm that edits."""
         arms = {}
-        for arm in self.edits:
-            if arm == PAPER and case.kind not in PAPER_KINDS:
+        for name in self.edits:
+            if name == PAPER and case.kind not in PAPER_KINDS:
                 continue
             started = time.monotonic()
-            result = self._edit(arm, case.patient.volume, case.patient.parameters, case.requested)
+            result = self._edit(name, case.patient.volume, case.patient.parameters, case.requested)
             extra = {
                 "evaluations_per_slice": float(result.evidence["network_evaluations_per_slice"]),
                 "elapsed_s": time.monotonic() - started,
             }
             if case.kind == CROSS_VENDOR:
-                returned = self._edit(arm, result.volume, result.requested, case.patient.parameters)
+                returned = self._edit(name, result.volume, result.requested, case.patient.parameters)
                 extra |= case.round_trip(normalised(returned.volume))
-            arms[arm] = result.volume, extra
+            arms[name] = Arm(result.volume, keeps_noise=EDITS[name].source_noise == "keep", extra=extra)
         return arms
 
     def _edit(
@@ -234,32 +232,27 @@ def family_of(arm: str) -> str:
 
 
 _ARMS_WITHOUT_LEARNING = (SOURCE, HISTOGRAM, AFFINE, EXACT_CHANGE, SECOND_SCAN, TRUTH)
-#: Arms whose values are normalised already; to scale them anew would undo what they did.
-_IN_TARGET_UNITS = (HISTOGRAM, AFFINE, EXACT_CHANGE)
 
 
-def _without_learning(case: EditCase) -> dict[str, tuple[Volume, dict[str, float]]]:
+def _without_learning(case: EditCase) -> dict[str, Arm]:
     source = normalised(case.patient.volume)
-    arms: dict[str, tuple[Volume, dict[str, float]]] = {SOURCE: (case.patient.volume, {}), TRUTH: (case.truth, {})}
+    arms = {SOURCE: Arm(case.patient.volume), TRUTH: Arm(case.truth, keeps_noise=False)}
     if case.second_scan is not None:
-        arms[SECOND_SCAN] = case.second_scan, {}
+        arms[SECOND_SCAN] = Arm(case.second_scan, keeps_noise=False)
     population = _population(case.setting)
     factual, requested = (population.under(parameters) for parameters in (case.patient.parameters, case.requested))
-    arms[HISTOGRAM] = case.truth.with_voxels(histogram_matched(source, requested.landmarks)), {}
-    arms[AFFINE] = case.truth.with_voxels(affine_matched(source, factual.means, requested.means)), {}
+    mapped = {
+        HISTOGRAM: histogram_matched(source, requested.landmarks),
+        AFFINE: affine_matched(source, factual.means, requested.means),
+    }
     if case.patient.clean is not None:
-        exact = source + normalised(case.truth) - normalised(case.patient.clean)
-        arms[EXACT_CHANGE] = case.truth.with_voxels(exact), {}
-    return arms
+        mapped[EXACT_CHANGE] = source + normalised(case.truth) - normalised(case.patient.clean)
+    return arms | {name: Arm(case.truth.with_voxels(voxels), is_normalised=True) for name, voxels in mapped.items()}
 
 
 @cache
 def _population(setting: str) -> ReferencePopulation:
     return ReferencePopulation(setting)
-
-
-def _in_arm_units(arm: str, volume: Volume) -> Normalised:
-    return volume.voxels if arm in _IN_TARGET_UNITS else normalised(volume)
 
 
 def _score(

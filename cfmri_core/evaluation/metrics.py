@@ -61,22 +61,20 @@ def masked_ssim(
     return float(similarity[mask].mean())
 
 
-def change_recovered_slope(
-    result: Voxels, source: Voxels, truth: Voxels, mask: Mask, clean_source: Voxels | None = None
-) -> float:
-    """Return how much of the true change the edit made: ``<x' - x, y - s> / ||y - s||^2``.
+def change_recovered_slope(result: Voxels, source: Voxels, truth: Voxels, mask: Mask) -> float:
+    """Return how much of the true change the edit made: ``<x' - x, y - x> / ||y - x||^2``.
 
-    0 for leaving the source x as it is, 1 for making the change asked for, above 1 for overshooting. Unlike a
-    similarity it cannot be won by doing nothing. NaN when nothing was to change.
+    0 for leaving the source x as it is, 1 for the truth y, above 1 for overshooting. Unlike a
+    similarity it cannot be won by doing nothing. NaN when the truth equals the source.
 
-    With the noise-free source s the change asked for is the acquisition's alone. Without it (s = x) the source's noise
-    counts as change asked for: then an editor that keeps the noise stays below 1, one that removes it gains.
+    Noise of the source counts as change asked for: an editor that keeps it stays below 1. Give source and
+    result without noise to measure the acquisition's change alone.
 
     Source: the slope of the least-squares regression through the origin of the change made on the
     change asked for (Draper & Smith, Applied Regression Analysis, 3rd ed., section 1.1).
     """
     _require_same_grid(result, truth, mask)
-    wanted = _inside(truth, mask) - _inside(source if clean_source is None else clean_source, mask)
+    wanted = _inside(truth, mask) - _inside(source, mask)
     energy = float(wanted @ wanted)
     made = _inside(result, mask) - _inside(source, mask)
     return float(made @ wanted) / energy if energy > 0 else math.nan

@@ -15,6 +15,7 @@ from cfmri_core.io.json_text import json_text
 METRICS: Mapping[str, tuple[str, float | None]] = {
     "psnr_db": ("PSNR to the truth in the breast (dB)", None),
     "slope_noise_free": ("Change recovered (0 nothing, 1 all of it)", 1.0),
+    "psnr_noise_free_db": ("PSNR of the change alone, put on the noise-free source (dB)", None),
     "slope": ("Change recovered, the source's noise counted as change", 1.0),
     "ssim": ("SSIM to the truth in the breast", 1.0),
     "excess_rmse": ("Error beyond the noise ceiling", 0.0),

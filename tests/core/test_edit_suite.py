@@ -78,10 +78,12 @@ def test_the_truth_is_perfect_and_the_source_recovers_nothing(first):
         truth, source, exact, second = (arms[arm] for arm in ("truth", "source", "exact change", "second scan"))
         assert truth["psnr_db"] == np.inf
         assert truth["z_jitter_ratio"] == truth["gradient_to_source_ratio"] == pytest.approx(1.0)
-        assert truth["slope_noise_free"] == pytest.approx(1.0, abs=0.15)
-        assert source["slope_noise_free"] == 0
+        assert truth["slope_noise_free"] == pytest.approx(1.0, abs=1e-5)
+        assert truth["psnr_noise_free_db"] == np.inf
+        assert source["slope_noise_free"] == pytest.approx(0.0, abs=1e-5)
         assert exact["slope_noise_free"] == pytest.approx(1.0, abs=1e-3)
-        assert exact["psnr_db"] > source["psnr_db"]
+        assert exact["psnr_noise_free_db"] > exact["psnr_db"] > source["psnr_db"]
+        assert exact["gradient_to_clean_ratio"] == pytest.approx(1.0, abs=1e-3)
         assert second["excess_rmse"] == 0
         assert source["ssim_source"] == pytest.approx(1.0)
         assert source["contrast_error"] >= 0
