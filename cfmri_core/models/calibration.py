@@ -17,24 +17,31 @@ from cfmri_core.models.conditioning import ConditionSpec
 COVERAGE = 0.9
 _NORMAL_HALF_WIDTH = 1.645
 _TEMPERATURE_LIMITS = (0.05, 20.0)
+#: Accepted slopes of `fit_line`, and the volumes it takes to fit one.
+_SLOPES = (0.0, 1.5)
+_LEAST_VOLUMES = 20
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What held-back subjects say about a predictor's answers for whole volumes.
 
-    An attribute that is not listed was not calibrated: temperature 1, no class weights, no error bar.
+    An attribute that is not listed was not calibrated: temperature 1, no class weights, values as they
+    are, no error bar.
 
     Attributes:
         temperatures: Per categorical attribute, the number logits are divided by.
         log_weights: Per categorical attribute, the logarithm of the class weights of training in the order of the
             categories. Training with weights shifts the best logits by just that; it is taken off again.
+        lines: Per continuous attribute, offset and slope of the truth over the raw unit value. Where the image says
+            little (flip angle) the slope is small, and the value stays near the usual one.
         standard_deviations: Per continuous attribute, root mean square error in the attribute's unit.
         half_widths: Per continuous attribute, half the width of the 90 % interval in the attribute's unit.
     """
 
     temperatures: Mapping[str, float] = field(default_factory=dict)
     log_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    lines: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     standard_deviations: Mapping[str, float] = field(default_factory=dict)
     half_widths: Mapping[str, float] = field(default_factory=dict)
 
@@ -46,6 +53,11 @@ class Calibration:
         shift = self.log_weights.get(name, (0.0,) * logits.shape[-1])
         return torch.softmax(logits / self.temperatures.get(name, 1.0) - logits.new_tensor(shift), dim=-1)
 
+    def corrected(self, name: str, unit_value: float) -> float:
+        """Return the unit value of a continuous attribute that a raw one stands for."""
+        offset, slope = self.lines.get(name, (0.0, 1.0))
+        return offset + slope * unit_value
+
     def interval(self, name: str, value: float) -> tuple[float, float] | None:
         """Return the 90 % interval of a continuous attribute in its unit, ``None`` if it was not calibrated."""
         half = self.half_widths.get(name)
@@ -56,6 +68,7 @@ class Calibration:
         return {
             "temperatures": dict(self.temperatures),
             "log_weights": {name: list(values) for name, values in self.log_weights.items()},
+            "lines": {name: list(line) for name, line in self.lines.items()},
             "standard_deviations": dict(self.standard_deviations),
             "half_widths": dict(self.half_widths),
         }
@@ -64,9 +77,11 @@ class Calibration:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Build from what `to_json` returned."""
         shifts = {name: tuple(float(value) for value in shift) for name, shift in values["log_weights"].items()}
+        lines = {name: (float(offset), float(slope)) for name, (offset, slope) in values["lines"].items()}
         return cls(
             {name: float(value) for name, value in values["temperatures"].items()},
             shifts,
+            lines,
             {name: float(value) for name, value in values["standard_deviations"].items()},
             {name: float(value) for name, value in values["half_widths"].items()},
         )
@@ -84,7 +99,7 @@ def fit_calibration(
         targets: Condition vectors of the volumes, ``(volumes, width)``; a block of zeros is unknown and left out.
         class_weights: Weights the predictor was trained with, per categorical attribute.
     """
-    temperatures, shifts, deviations, half_widths = {}, {}, {}, {}
+    temperatures, shifts, lines, deviations, half_widths = {}, {}, {}, {}, {}
     for name, block in spec.blocks.items():
         known = targets[:, block].abs().sum(dim=1) > 0
         if not bool(known.any()):
@@ -96,10 +111,11 @@ def fit_calibration(
             temperatures[name] = fit_temperature(output, target.argmax(dim=1), shift)
         else:
             unit = spec.from_unit(name, 1.0) - spec.from_unit(name, 0.0)
-            errors = unit * (output - target[:, -1]).abs()
+            offset, slope = lines[name] = fit_line(output, target[:, -1])
+            errors = unit * (offset + slope * output - target[:, -1]).abs()
             deviations[name] = float(errors.square().mean().sqrt())
             half_widths[name] = conformal_half_width(errors)
-    return Calibration(temperatures, shifts, deviations, half_widths)
+    return Calibration(temperatures, shifts, lines, deviations, half_widths)
 
 
 def fit_temperature(logits: Tensor, truth: Tensor, log_weights: Tensor) -> float:
@@ -128,6 +144,19 @@ def fit_temperature(logits: Tensor, truth: Tensor, log_weights: Tensor) -> float
 
     low, high = _TEMPERATURE_LIMITS
     return math.exp(float(minimize_scalar(cross_entropy, bounds=(math.log(low), math.log(high)), method="bounded").x))
+
+
+def fit_line(values: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Return offset and slope of the least-squares line of the truth over predicted values, both ``(volumes,)``.
+
+    The slope stays in `_SLOPES`; with too few volumes the values are left as they are.
+    """
+    if len(values) < _LEAST_VOLUMES or not float(values.var(correction=0)) > 0:
+        return 0.0, 1.0
+    centred = values - values.mean()
+    slope = float((centred * (truth - truth.mean())).sum() / centred.square().sum())
+    slope = min(max(slope, _SLOPES[0]), _SLOPES[1])
+    return float(truth.mean()) - slope * float(values.mean()), slope
 
 
 def conformal_half_width(errors: Tensor) -> float:

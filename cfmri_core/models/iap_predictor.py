@@ -265,7 +265,7 @@ class IapPredictor:
 
     def _summary(self, name: str, output: Tensor) -> dict[str, Any]:
         if name in self.spec.ranges:
-            value = self.spec.from_unit(name, float(output))
+            value = self.spec.from_unit(name, self.calibration.corrected(name, float(output)))
             deviation, interval = self.calibration.standard_deviations.get(name), self.calibration.interval(name, value)
             spread = {"standard_deviation": deviation, "interval": interval and list(interval)}
             return {"value": value, "probabilities": None, **spread}

@@ -66,7 +66,7 @@ def train_iap_predictor(
         predictor = IapPredictor.create(preset, ConditionSpec.from_parameters(fit.parameters))
     predictor.network.to(device).requires_grad_(True)
     loss = PredictionLoss(predictor, fit, batch_size)
-    schedule = Schedule(iterations=iterations, learning_rate=learning_rate, average_decay=0.99, seed=seed)
+    schedule = Schedule(iterations=iterations, learning_rate=learning_rate, average_decay=0.995, seed=seed)
     validation = PredictionValidation(predictor, held_back, loss.error_weights)
     score = train(predictor.network, loss, validation, output, schedule, resume=resume, progress=progress)
     predictor.manufacturers = {**predictor.manufacturers, **_manufacturers(fit)}

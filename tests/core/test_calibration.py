@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.models.calibration import Calibration, conformal_half_width, fit_calibration, fit_temperature
+from cfmri_core.models.calibration import Calibration, conformal_half_width, fit_calibration, fit_line, fit_temperature
 from cfmri_core.models.conditioning import ATTRIBUTES, ConditionSpec
 
 LEFT = AcquisitionParameters(
@@ -68,20 +68,34 @@ def test_fit_leaves_out_what_is_unknown_and_gives_errors_in_units():
     for name in SPEC.ranges:
         outputs[name] = targets[:, SPEC.blocks[name].start + 1] + 0.5
     outputs["echo_time_ms"][10:] = 100.0
+    outputs["repetition_time_ms"][::2] += 0.4
     weights = {"field_strength_t": torch.tensor([2.0, 0.0])}
     fitted = fit_calibration(SPEC, outputs, SPEC.drop_attributes(targets, keep), weights)
     assert set(fitted.temperatures) == {"field_strength_t", "manufacturer_model"}
     assert fitted.log_weights["field_strength_t"] == pytest.approx((math.log(2), 0))
     assert fitted.standard_deviations["echo_time_ms"] == pytest.approx(0.25)
-    assert fitted.standard_deviations["repetition_time_ms"] == pytest.approx(0.5)
-    assert fitted.half_widths["flip_angle_deg"] == pytest.approx(1.0)
+    assert fitted.lines["echo_time_ms"] == (0.0, 1.0)  # too few volumes for a line
+    assert fitted.lines["repetition_time_ms"] == pytest.approx((-0.7 / 0.8, 1 / 0.8), rel=1e-4)
+    assert fitted.standard_deviations["repetition_time_ms"] == pytest.approx(0, abs=1e-4)
+    assert fitted.half_widths["flip_angle_deg"] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_value_that_the_image_does_not_tell_stays_near_the_usual_one():
+    truth, values = torch.randn(2000, generator=GENERATOR), torch.randn(2000, generator=GENERATOR)
+    offset, slope = fit_line(values, truth + 3)
+    assert (offset, slope) == pytest.approx((3, 0), abs=0.1)
+    assert fit_line(2 * truth, truth)[1] == pytest.approx(0.5)
+    assert fit_line(-truth, truth)[1] == 0
+    assert fit_line(torch.ones(30), truth[:30]) == fit_line(truth[:5], truth[:5]) == (0, 1)
 
 
 def test_json_there_and_back_and_nothing_fitted():
     full = Calibration(
-        {"scan_options": 1.5}, {"scan_options": (0.5, -0.5)}, {"echo_time_ms": 0.1}, {"echo_time_ms": 0.2}
+        {"scan_options": 1.5}, {"scan_options": (0.5, -0.5)}, {"echo_time_ms": (0.1, 0.9)}, {}, {"echo_time_ms": 0.2}
     )
     assert Calibration.from_json(full.to_json()) == full
+    assert full.corrected("echo_time_ms", 1.0) == pytest.approx(1.0)
+    assert full.corrected("flip_angle_deg", 0.3) == 0.3
     assert full.interval("echo_time_ms", 2.0) == pytest.approx((1.8, 2.2))
     assert Calibration().interval("echo_time_ms", 2.0) is None
     assert Calibration().probabilities("scan_options", torch.tensor([0.0, 0.0])).tolist() == [0.5, 0.5]

@@ -130,7 +130,9 @@ def test_summary_is_calibrated(predictor):
     assert plain["echo_time_ms"]["standard_deviation"] is None
     assert plain["echo_time_ms"]["interval"] is None
     assert "manufacturer" not in plain
-    predictor.calibration = Calibration({"manufacturer_model": 2.0}, {}, {"echo_time_ms": 0.05}, {"echo_time_ms": 0.1})
+    predictor.calibration = Calibration(
+        {"manufacturer_model": 2.0}, {}, {"echo_time_ms": (0.2, 0.5)}, {"echo_time_ms": 0.05}, {"echo_time_ms": 0.1}
+    )
     predictor.manufacturers = {"Avanto": "SIEMENS", "SIGNA HDx": "GE MEDICAL SYSTEMS"}
     calibrated = predictor.summary(outputs)
     expected = float(torch.tensor([1.0, 0.0]).softmax(0)[0])
@@ -138,13 +140,14 @@ def test_summary_is_calibrated(predictor):
     assert calibrated["manufacturer"]["value"] == "SIEMENS"
     assert calibrated["manufacturer"]["probabilities"]["SIEMENS"] == pytest.approx(expected)
     assert calibrated["echo_time_ms"]["standard_deviation"] == 0.05
-    assert calibrated["echo_time_ms"]["interval"] == pytest.approx([1.8, 2.0])
+    assert calibrated["echo_time_ms"]["value"] == pytest.approx(2.0)  # 0.2 half-ranges above the centre of 1.9
+    assert calibrated["echo_time_ms"]["interval"] == pytest.approx([1.9, 2.1])
 
 
 @pytest.mark.parametrize("preset", ["tiny", "scoring"])
 def test_save_and_load(preset, tmp_path):
     predictor = IapPredictor.create(preset, SPEC)
-    predictor.calibration = Calibration({"scan_options": 1.5}, {"scan_options": (0.1, -0.1)}, {"echo_time_ms": 0.2}, {})
+    predictor.calibration = Calibration({"scan_options": 1.5}, {"scan_options": (0.1, -0.1)}, {}, {"echo_time_ms": 0.2})
     predictor.manufacturers = {"Avanto": "SIEMENS"}
     predictor.save(tmp_path / "iap", "# Card", half=False)
     loaded = IapPredictor.load(tmp_path / "iap")

@@ -82,11 +82,11 @@ def test_a_batch_holds_each_slice_between_its_neighbours(monkeypatch):
 
 
 def test_calibration_measures_the_errors_of_whole_volumes(monkeypatch):
-    stack = slices(20)
+    stack = slices(18)
     spec = ConditionSpec.from_parameters([GE, SIEMENS])
     predictor = IapPredictor.create("scoring", spec)
     truth = spec.encode_all(stack.parameters)[:, spec.blocks["echo_time_ms"].start + 1]
-    subject = iter(range(20))
+    subject = iter(range(18))
 
     def outputs(images, batch_size=64):
         number = next(subject)
