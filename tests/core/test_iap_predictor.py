@@ -87,7 +87,7 @@ def test_predictor_learns_what_it_is_shown(preset):
     torch.manual_seed(0)
     predictor = IapPredictor.create(preset, SPEC)
     optimizer = torch.optim.AdamW(predictor.network.parameters(), 3e-3)
-    for _ in range(20):
+    for _ in range(40):
         optimizer.zero_grad()
         predictor.loss(images(8), targets(8)).backward()
         optimizer.step()

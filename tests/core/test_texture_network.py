@@ -37,3 +37,26 @@ def test_downsampling_keeps_a_constant_and_removes_the_finest_pattern():
 
 def test_fixed_kernels_are_no_part_of_the_state():
     assert not any("kernel" in name for name in TextureNetwork(1, (4, 8), 2).state_dict())
+
+
+def test_it_learns_the_level_of_noise_under_any_anatomy():
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+
+    def batch():
+        level = torch.rand(32, 1, generator=generator)
+        anatomy = torch.rand(32, 1, 4, 4, generator=generator)
+        anatomy = torch.nn.functional.interpolate(anatomy, size=32, mode="bicubic")
+        noise = torch.randn(32, 1, 32, 32, generator=generator)
+        return anatomy + (0.01 + 0.02 * level[:, :, None, None]) * noise, level
+
+    network = TextureNetwork(1, (8, 8), 1)
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    for _ in range(40):
+        images, level = batch()
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(network(images), level).backward()
+        optimizer.step()
+    images, level = batch()
+    error = torch.nn.functional.mse_loss(network(images), level).detach()
+    assert float(error) < 0.6 * float(level.var())
