@@ -49,9 +49,9 @@ evaluate: .venv/.runtime
 # Does counterfactual augmentation pay? 75 short trainings: some hours on two cores. A study that was stopped goes on; two
 # processes share it when the last command gets --part 1/2 in one and --part 2/2 in the other.
 segmentation-study: .venv/.runtime
-	$(BIN)/cfmri simulate studies/segmentation/ge --subjects 24 --seed 30000 --slab-mm 30 --set "manufacturer=GE MEDICAL SYSTEMS"
-	$(BIN)/cfmri simulate studies/segmentation/siemens --subjects 24 --seed 31000 --slab-mm 30 --set manufacturer=SIEMENS
-	$(BIN)/cfmri simulate studies/segmentation/test --subjects 40 --seed 80000 --slab-mm 30 --paired results/edit-targets.json
+	$(BIN)/cfmri simulate studies/segmentation/ge --subjects 24 --seed 50000 --slab-mm 30 --set "manufacturer=GE MEDICAL SYSTEMS"
+	$(BIN)/cfmri simulate studies/segmentation/siemens --subjects 24 --seed 51000 --slab-mm 30 --set manufacturer=SIEMENS
+	$(BIN)/cfmri simulate studies/segmentation/test --subjects 40 --seed 85000 --slab-mm 30 --paired results/segmentation-targets.json
 	$(BIN)/cfmri segmentation-study studies/segmentation/test --training studies/segmentation/ge \
 		--training studies/segmentation/siemens --output studies/segmentation/study
 	cp studies/segmentation/study/result.json results/segmentation.json

@@ -61,7 +61,8 @@ def segmentation_study(
     with progress_shown() as progress:
         if any(not (run.folder(output) / "result.json").exists() for run in runs):
             scans = runner.load_test_scans(patients, progress)
-            runner.complete_runs(runs, scans, ArmTrainer(learners, plan, recipe, progress), output, progress)
+            trainer = ArmTrainer(learners, runner.DIRECTIONS["both"], plan, recipe, progress)
+            runner.complete_runs(runs, scans, trainer, output, progress)
     _write_summary(output, _settings(plan, recipe, learners, patients), as_json)
 
 

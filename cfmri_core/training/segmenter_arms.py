@@ -45,23 +45,35 @@ class ArmTrainer:
     One of several vendors takes an equal part of each. A seed decides split, first weights and batches.
 
     Args:
-        studies: Labelled studies of all vendors; their paired renderings are never read.
+        studies: Labelled studies; their paired renderings are never read.
+        vendors: Vendors to compare, as `cfmri_core.simulation.population.vendor` calls them; others are left out.
         plan: Counterfactuals of the arms that use them.
         recipe: What all arms have in common.
         progress: Called while studies are read.
+
+    Raises:
+        RequestError: A vendor has fewer than two labelled subjects.
     """
 
     def __init__(
-        self, studies: Sequence[Study], plan: CounterfactualPlan, recipe: Recipe, progress: Progress = silent
+        self,
+        studies: Sequence[Study],
+        vendors: Sequence[str],
+        plan: CounterfactualPlan,
+        recipe: Recipe,
+        progress: Progress = silent,
     ) -> None:
         self.plan, self.recipe = plan, recipe
         size = Segmenter.create(recipe.preset).image_size
         labelled = labelled_studies(studies)
         self.slices = load_slices(labelled, size, with_labels=True, progress=progress)
         self.scans = scan_paths(self.slices, labelled)
-        self.by_vendor: dict[str, list[int]] = {}
+        self.by_vendor: dict[str, list[int]] = {name: [] for name in vendors}
         for subject, parameters in enumerate(self.slices.parameters):
-            self.by_vendor.setdefault(vendor(parameters.manufacturer), []).append(subject)
+            self.by_vendor.get(vendor(parameters.manufacturer), []).append(subject)
+        for name, subjects in self.by_vendor.items():
+            if len(subjects) < 2:
+                raise RequestError(f"Fewer than two labelled training studies are of {name}.", "Add some to the data.")
 
     @property
     def subjects(self) -> int:
@@ -69,14 +81,7 @@ class ArmTrainer:
         return min(len(subjects) for subjects in self.by_vendor.values()) // 2 * 2
 
     def training_set(self, vendors: Sequence[str]) -> list[int]:
-        """Return the subjects of a training set.
-
-        Raises:
-            RequestError: A vendor has fewer than two subjects.
-        """
-        for name in vendors:
-            if len(self.by_vendor.get(name, [])) < 2:
-                raise RequestError(f"Fewer than two labelled training studies are of {name}.", "Add some to the data.")
+        """Return the subjects of a training set."""
         share = self.subjects // len(vendors)
         return sorted(subject for name in vendors for subject in self.by_vendor[name][:share])
 
