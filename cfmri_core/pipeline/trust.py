@@ -167,9 +167,12 @@ class Trust:
         return judge_edit(edited_part(volume, edited), edited.volume, factual, edited.requested, self.judges)
 
     def _parameters(self, parameters: AcquisitionParameters, role: str) -> Verdict:
+        alone = range_verdict(parameters, self.spec, role)
         if self.acquisition is None:
-            return range_verdict(parameters, self.spec, role)
-        return self.acquisition.judge(parameters, role)
+            return alone
+        together = self.acquisition.judge(parameters, role)
+        # Too few subjects for any mean: their ranges are all that is known of the continuous parameters.
+        return together if self.acquisition.whole else worst([together, alone])
 
 
 def with_trust(

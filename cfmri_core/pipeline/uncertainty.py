@@ -5,19 +5,19 @@ network got wrong, and a method of one evaluation has none, so the spread alone 
 expected error of a voxel is therefore a sum of what predicts it, with weights fitted to the absolute error
 on paired truth of validation subjects:
 
-    scale = constant + a * (deviation of the replays) + b * (gradient of the result) + c * |change made|
+    scale = constant + a * (deviation of the replays) + b * (gradient of the result) + c * |smoothed change|
 
 Gradient, because errors of position and sharpness grow with it; change, because an edit errs in
 proportion to what it changes. For a method without replays a is 0 and the others carry the map. The scale
-is then multiplied by the quantile of |error| / scale over subjects that the weights were not fitted to.
+is then multiplied by the quantile of |error| / scale over subjects, each under weights fitted without it.
 
 Everything is in normalised units, each volume in its own (1 = its P10-P99 range): no acquisition parameter
 fixes the gain, so the truth's scanner units are unknown. In scanner units a half-width refers to a truth
 that has been scaled to the result's range.
 
-Sources: Lei et al., J Am Stat Assoc 2018;113:1094-1111, section 5.2 (locally weighted split conformal
-prediction); Dunn, Wasserman & Ramdas, J Am Stat Assoc 2023;118:2491-2502 (subjects as the unit: each
-weighs the same, however many voxels it has).
+Sources: Lei et al., J Am Stat Assoc 2018;113:1094-1111, section 5.2 (locally weighted conformal prediction);
+Vovk, Ann Math Artif Intell 2015;74:9-28 (cross-conformal prediction); Dunn, Wasserman & Ramdas, J Am Stat
+Assoc 2023;118:2491-2502 (subjects as the unit: each weighs the same, however many voxels it has).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from scipy.optimize import nnls
 
 from cfmri_core.anatomy_agreement import gradient_magnitude
@@ -47,6 +48,9 @@ FILE_NAME = "uncertainty.json"
 TERMS = ("constant", "deviation", "gradient", "change")
 #: Least scale, in normalised units: the intensity step of an 8-bit display.
 _SCALE_FLOOR = 1 / 256
+#: The change is smoothed by so many voxels: that of a single voxel is as much error as it is change.
+_CHANGE_WINDOW = (1.5, 1.5, 0.0)
+_FOLDS = 5
 #: Voxels per subject that the calibration looks at.
 _SAMPLE = 20_000
 
@@ -137,8 +141,8 @@ class UncertaintyCalibration:
 def fit_uncertainty(edits: Sequence[PairedEdit], replays: int, level: float = LEVEL) -> UncertaintyCalibration:
     """Calibrate half-widths on paired truth.
 
-    Every other edit fits the weights, the rest the factor (a single one does both): give one edit a
-    subject, or all edits of a subject next to each other in pairs.
+    The weights are fitted to all edits. The factor is the quantile of the scores of each edit under weights
+    fitted without its fold (up to 5 folds; a single edit scores itself).
 
     Args:
         edits: Of validation subjects, which the editor was neither trained nor tuned on.
@@ -151,12 +155,13 @@ def fit_uncertainty(edits: Sequence[PairedEdit], replays: int, level: float = LE
     if not edits:
         raise RequestError("There is no paired truth to calibrate on.", "Simulate studies with --paired.")
     samples = [_sampled(edit) for edit in edits]
-    fitting, scoring = samples[::2], samples[1::2] or samples
-    design, errors = np.concatenate([sample[0] for sample in fitting]), np.concatenate([s[1] for s in fitting])
-    weights, _ = nnls(design, errors)
-    scores = [error / np.maximum(terms @ weights, _SCALE_FLOOR) for terms, error in scoring]
-    rounded = {name: float(f"{weight:.5g}") for name, weight in zip(TERMS, weights, strict=True)}
-    return UncertaintyCalibration(rounded, float(f"{_pooled_quantile(scores, level):.5g}"), replays, len(edits), level)
+    folds = min(_FOLDS, len(samples))
+    scores = []
+    for number, (terms, error) in enumerate(samples):
+        others = [sample for index, sample in enumerate(samples) if index % folds != number % folds] or samples
+        scores.append(error / np.maximum(terms @ _fitted(others), _SCALE_FLOOR))
+    weights = {name: float(f"{weight:.5g}") for name, weight in zip(TERMS, _fitted(samples), strict=True)}
+    return UncertaintyCalibration(weights, float(f"{_pooled_quantile(scores, level):.5g}"), replays, len(edits), level)
 
 
 def coverage(half_widths: Voxels, result: Voxels, truth: Voxels, mask: Mask) -> float:
@@ -189,7 +194,8 @@ def read_uncertainty(folder: Path, sha256: str) -> dict[str, UncertaintyCalibrat
 
 
 def _terms(source: Voxels, result: Voxels, deviation: Voxels) -> dict[str, NDArray[np.float64]]:
-    values = (np.ones(result.shape), deviation, gradient_magnitude(result), np.abs(result - source))
+    change = np.abs(gaussian_filter(np.asarray(result - source, dtype=np.float64), _CHANGE_WINDOW))
+    values = (np.ones(result.shape), deviation, gradient_magnitude(result), change)
     return dict(zip(TERMS, (np.asarray(value, dtype=np.float64) for value in values), strict=True))
 
 
@@ -200,6 +206,12 @@ def _sampled(edit: PairedEdit) -> tuple[NDArray[np.float64], NDArray[np.float64]
     terms = _terms(edit.source, edit.result, edit.deviation)
     error = np.abs(edit.result - edit.truth)
     return np.stack([terms[name].ravel()[inside] for name in TERMS], axis=1), error.ravel()[inside].astype(np.float64)
+
+
+def _fitted(samples: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """Weights of the terms that predict the absolute error best, none negative."""
+    weights, _ = nnls(np.concatenate([terms for terms, _ in samples]), np.concatenate([error for _, error in samples]))
+    return np.asarray(weights)
 
 
 def _pooled_quantile(scores: Sequence[NDArray[np.float64]], level: float) -> float:

@@ -1,0 +1,89 @@
+"""The commands `calibrate support` and `calibrate edits`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cfmri_core.cli.console import emit, formatted, progress_shown, table
+from cfmri_core.cli.device import resolved_device
+
+app = typer.Typer(
+    help="Learn when to believe an edit, and write it beside the models.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Models = Annotated[Path, typer.Option(help="Folder that holds the model folders; they receive the statistics.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many subjects.", min=1)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+@app.command("support")
+def calibrate_support_command(
+    training: Annotated[Path, typer.Argument(help="Studies that the models were trained on.")],
+    held_back: Annotated[Path, typer.Argument(help="Studies that they were not trained on, and that judge nothing.")],
+    model: Models,
+    limit: Limit = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Learn which parameters and images the models were trained on, and how far the predictor errs."""
+    from cfmri_core.data.studies import list_studies, load_slices
+    from cfmri_core.errors import CheckpointError
+    from cfmri_core.evaluation.calibration import calibrate_support
+    from cfmri_core.models.iap_predictor import IapPredictor
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.pipeline.counterfactual import METHODS, load_editor
+
+    folder = locate_model("iap_predictor", model)
+    predictor = IapPredictor.load(folder, resolved_device(device))
+    editors = []
+    for method in {one.model: name for name, one in METHODS.items()}.values():
+        try:
+            editors.append((load_editor(method, model), locate_model(METHODS[method].model, model)))
+        except CheckpointError:
+            continue
+    with progress_shown() as progress:
+        sets = [
+            load_slices(list_studies(path)[:limit], predictor.image_size, progress=progress)
+            for path in (training, held_back)
+        ]
+    learned = calibrate_support(sets[0], sets[1], editors, predictor, folder)
+    rows = [("what", "value"), *((name, formatted(value)) for name, value in learned.items())]
+    emit(learned, json, table(rows))
+
+
+@app.command("edits")
+def calibrate_edits_command(
+    data: Annotated[Path, typer.Argument(help="Validation studies simulated with --paired; never evaluated on.")],
+    model: Models,
+    method: Annotated[str, typer.Option(help="Method of the edits; see 'cfmri edit'.")] = "inversion",
+    replays: Annotated[int, typer.Option(help="Seeds per edit; 1 for method fast.", min=1)] = 4,
+    slices: Annotated[int, typer.Option(help="Slices of each volume.", min=1)] = 8,
+    limit: Limit = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Learn how far edits lie from the paired truth, and what the truth does to the anatomy measures."""
+    from cfmri_core.data.studies import list_studies
+    from cfmri_core.errors import CheckpointError
+    from cfmri_core.evaluation.calibration import EditPlan, calibrate_edits
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.models.segmenter import Segmenter
+    from cfmri_core.pipeline.counterfactual import METHODS, load_editor
+
+    editor = load_editor(method, model, resolved_device(device))
+    folder = locate_model(METHODS[method].model, model)
+    try:
+        segmenter = Segmenter.load(locate_model("segmenter", model), resolved_device(device))
+    except CheckpointError:
+        segmenter = None  # the tissue limit then stays the default
+    plan = EditPlan(method=method, replays=replays, slices=slices)
+    studies = list_studies(data)[:limit]
+    with progress_shown() as progress:
+        uncertainty, limits = calibrate_edits(studies, editor, folder, plan, segmenter=segmenter, progress=progress)
+    learned = {"uncertainty": vars(uncertainty), "anatomy": vars(limits)}
+    rows = [("what", "value"), *((name, formatted(value)) for one in learned.values() for name, value in one.items())]
+    emit(learned, json, table(rows))
