@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cfmri_core.evaluation.suite import Suite, SuiteResult
 
 
-SUITES = ("edit", "iap", "segmentation")
+SUITES = ("edit", "iap", "segmentation", "trust")
 _LATER = ("lesion", "structure")
 
 
@@ -25,12 +25,16 @@ def evaluate(
     json: Annotated[Path, typer.Option(help="Result file. Interrupted, the same command goes on from OUT.partial.")],
     report: Annotated[Path | None, typer.Option(help="HTML report with pictures.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many patients.", min=1)] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Suite edit: only this method; may be repeated.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Suites edit and trust: only this method; may be repeated.")
+    ] = None,
     case: Annotated[
         list[str] | None,
         typer.Option(help='Suite edit: only this kind of case, e.g. "cross-vendor", "decorrelated"; may be repeated.'),
     ] = None,
-    slices: Annotated[int | None, typer.Option(help="Suite edit: so many slices a volume; default all.", min=1)] = None,
+    slices: Annotated[
+        int | None, typer.Option(help="Suites edit and trust: slices edited of a volume; default all.", min=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every edit.")] = 0,
     model: Annotated[Path | None, typer.Option(help="Model folder, instead of the shipped one.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -55,11 +59,25 @@ def evaluate(
     emit({}, as_json=False, text=_text(result, json, report))
 
 
+def evaluation_page(
+    results: Annotated[Path, typer.Argument(help="Folder of result files.")],
+    out: Annotated[Path, typer.Argument(help="Markdown file to write.")],
+) -> None:
+    """Write the tables of all result files as one page, the published figures beside them."""
+    from cfmri_core.evaluation.summary import evaluation_page as composed
+    from cfmri_core.io.atomic import write_text
+
+    write_text(out, composed(results))
+    emit({}, as_json=False, text=f"Written: {out}")
+
+
 def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) -> Suite:
     from cfmri_core.models.model_folder import locate_model
 
     if name in _LATER:
         raise RequestError(f"Suite '{name}' is not in this version.", f"Use one of: {', '.join(SUITES)}.")
+    if name == "trust":
+        return _trust_suite(model, options, device)
     kinds = {"edit": "editor", "iap": "iap_predictor", "segmentation": "segmenter"}
     if name not in kinds:
         raise RequestError(f"Suite '{name}' is not known.", f"Use one of: {', '.join(SUITES)}.")
@@ -77,6 +95,17 @@ def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) 
     return SegmentationSuite(Segmenter.load(folder, device))
 
 
+def _trust_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:
+    from cfmri_core.evaluation.trust_suite import TrustSuite
+    from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, load_editor
+    from cfmri_core.pipeline.trusted_edit import editor_folder, load_trust
+
+    method = next(iter(options["edits"]), DEFAULT_METHOD)
+    editor = load_editor(method, model, device)
+    trust = load_trust(editor, editor_folder(method, model), model, device)
+    return TrustSuite(trust, editor, method=method, seed=options["seed"], slices=options["slices"])
+
+
 def _edit_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:
     from cfmri_core.errors import CheckpointError
     from cfmri_core.evaluation.edit_suite import EditSuite, load_editors
@@ -92,7 +121,8 @@ def _edit_suite(model: Path | None, options: dict[str, Any], device: str) -> Sui
 def _text(result: SuiteResult, json: Path, report: Path | None) -> str:
     own = [f"{one.name}\n{table(one.texts())}\n{one.caption}" for one in result.tables]
     written = f"Written: {json}" + (f" and {report}" if report else "")
-    return "\n\n".join([*(own or [_means(result)]), written])
+    means = [_means(result)] if result.tests or not own else []
+    return "\n\n".join([*means, *own, written])
 
 
 def _means(result: SuiteResult) -> str:

@@ -14,6 +14,7 @@ import typer
 from cfmri_core import __version__
 from cfmri_core.cli import (
     augment,
+    calibration,
     editing,
     evaluation,
     importing,
@@ -44,8 +45,10 @@ app.command("predict-iap")(editing.predict_iap)
 app.command("edit")(editing.edit)
 app.command("segment")(editing.segment)
 app.add_typer(training.app, name="train")
+app.add_typer(calibration.app, name="calibrate")
 app.command("augment")(augment.augment)
 app.command("evaluate")(evaluation.evaluate)
+app.command("evaluation-page", hidden=True)(evaluation.evaluation_page)
 app.command("stress-test")(stress_test.stress_test)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("import-checkpoint")(importing.import_checkpoint)

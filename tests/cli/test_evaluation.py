@@ -75,3 +75,10 @@ def test_studies_without_pairs_are_refused_for_suite_edit(cfmri, models, tmp_pat
     outcome = cfmri("evaluate", alone.parent, "--suite", "edit", "--json", tmp_path / "r.json", "--device", "cpu")
     assert outcome.code == 2
     assert "with --paired" in outcome.err
+
+
+def test_the_evaluation_page_is_written(cfmri, tmp_path):
+    (tmp_path / "trust.json").write_text(json.dumps({"suite": "trust", "n_patients": 1, "aggregate": {}}))
+    assert cfmri("evaluation-page", tmp_path, tmp_path / "page.md").code == 0
+    assert (tmp_path / "page.md").read_text().startswith("# Evaluation")
+    assert "holds no result file" in cfmri("evaluation-page", tmp_path / "none", tmp_path / "page.md").err
