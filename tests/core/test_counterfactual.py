@@ -30,7 +30,7 @@ def editor():
 @pytest.fixture(scope="module")
 def direct_editor(editor):
     size = dataclasses.replace(DIRECT_EDITORS["tiny"], image_size=32, channels=(32, 32), attention=(False, False))
-    network = ConditionalUNet(size, 2 * editor.spec.width, in_images=3, out_images=2)
+    network = ConditionalUNet(size, 2 * editor.spec.width, in_images=6, out_images=3)
     return woken(DirectEditor(network, editor.spec, size))
 
 
