@@ -60,14 +60,26 @@ def edit(
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     source_noise: Annotated[str, typer.Option(help="keep, or remove (method fast only).")] = "keep",
     slices: Annotated[str | None, typer.Option(help="K for one slice, A:B for slices A to B-1.")] = None,
+    check: Annotated[
+        bool, typer.Option(help="Judge source, request and result; see 'support' in the evidence.")
+    ] = True,
+    on_refusal: Annotated[
+        str, typer.Option(help="If the check fails: warn and mark the result, or stop and write nothing.")
+    ] = "warn",
+    uncertainty: Annotated[
+        int,
+        typer.Option(metavar="K", help="Replay the edit with K seeds and write a map of its uncertainty beside it."),
+    ] = 0,
     device: Device = "auto",
     model: Model = None,
     json: Annotated[bool, typer.Option("--json", help="Print the evidence as JSON only.")] = False,
 ) -> None:
     """Make the volume as it would have looked under other acquisition parameters."""
     from cfmri_core.io.scan import read_scan, write_counterfactual
-    from cfmri_core.pipeline.counterfactual import EditRequest, edit_volume, load_editor
+    from cfmri_core.pipeline.counterfactual import EditRequest, load_editor
+    from cfmri_core.pipeline.trusted_edit import Caution, editor_folder, load_trust, trusted_edit
 
+    caution = Caution(check=check, on_refusal=on_refusal, replays=uncertainty)
     request = EditRequest(
         changes=_changes(set_ or [], like, preset),
         method=method,
@@ -77,12 +89,19 @@ def edit(
         source_noise=source_noise,
         slices=parse_slices(slices),
     )
-    require_unused(output)
+    for path in (output, *([uncertainty_path(output)] if uncertainty else [])):
+        require_unused(path)
     scan = read_scan(input_)
     editor = load_editor(method, model, resolved_device(device))
+    trust = load_trust(editor, editor_folder(method, model), model, resolved_device(device))
     with progress_shown() as progress:
-        result = edit_volume(scan.volume, scan.acquisition.parameters, request, editor, progress=progress)
+        result, widths = trusted_edit(
+            scan.volume, scan.acquisition.parameters, request, editor, trust, caution, progress=progress
+        )
     written = write_counterfactual(output, scan, result.volume, result.requested, result.evidence)
+    if widths is not None:
+        quantity = {"quantity": "half-width of the 90 % interval"}
+        write_counterfactual(uncertainty_path(output), scan, widths, result.requested, {**result.evidence, **quantity})
     for warning in result.evidence.get("warnings", []):
         warn(warning)
     emit(result.evidence, json, _edit_summary(result, written))
@@ -127,6 +146,15 @@ def parse_slices(text: str | None) -> tuple[int, int] | None:
     if start >= stop:
         raise RequestError(f"--slices '{text}' holds no slice.", "In A:B, B is the first slice left out.")
     return start, stop
+
+
+def uncertainty_path(output: Path) -> Path:
+    """Return where the map of an edit's uncertainty goes: beside it, its name ending in ``_uncertainty``."""
+    from cfmri_core.io.nifti import is_nifti_path, with_ending
+
+    if is_nifti_path(output):
+        return with_ending(output, "_uncertainty.nii.gz")
+    return output.with_name(output.name + "_uncertainty")
 
 
 def require_unused(output: Path) -> None:

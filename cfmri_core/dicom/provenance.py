@@ -79,6 +79,8 @@ class Derivation:
         """Describe a derivation; where the evidence names no model, the voxels themselves identify it."""
         parts: dict[str, Any] = {key: evidence.get(key) for key in _IDENTITY_KEYS}
         parts |= {"requested": requested.as_dict(), "shape": volume.shape, "origin": np.round(volume.affine[:3, 3], 3)}
+        if "quantity" in evidence:  # a map beside the image, of the same edit
+            parts["quantity"] = evidence["quantity"]
         if not model_sha256(evidence):
             parts["voxels"] = hashlib.sha256(np.ascontiguousarray(volume.voxels).tobytes()).hexdigest()
         return cls(factual, requested, evidence, json_text(parts, indent=None), datetime.now())
@@ -108,11 +110,12 @@ def series_description(derivation: Derivation) -> str:
     """Return e.g. ``SYNTHETIC CF TE=1.4ms (not for diagnosis)``, at most 64 characters with the caution whole."""
     changes = derivation.requested.differences(derivation.factual)
     items = [_short_change(name, changes[name][0]) for name in _SHORT_NAMES if name in changes]
-    room = SERIES_DESCRIPTION_LENGTH - len(f"SYNTHETIC CF  {NOT_FOR_DIAGNOSIS}")
+    title = "SYNTHETIC CF UNCERTAINTY" if "quantity" in derivation.evidence else "SYNTHETIC CF"
+    room = SERIES_DESCRIPTION_LENGTH - len(f"{title}  {NOT_FOR_DIAGNOSIS}")
     shown = list(items)
     while shown and len(_with_rest(shown, len(items))) > room:
         shown.pop()
-    return " ".join(filter(None, ["SYNTHETIC CF", _with_rest(shown, len(items)), NOT_FOR_DIAGNOSIS]))
+    return " ".join(filter(None, [title, _with_rest(shown, len(items)), NOT_FOR_DIAGNOSIS]))
 
 
 def derivation_description(derivation: Derivation) -> str:
@@ -126,8 +129,9 @@ def derivation_description(derivation: Derivation) -> str:
         for key in ("method", "guidance_scale", "steps", "seed", "source_noise")
         if evidence.get(key) is not None
     )
+    quantity = f"map of the {evidence['quantity']} of a " if "quantity" in evidence else ""
     text = (
-        f"SYNTHETIC counterfactual image by cfmri {__version__}, not for diagnosis. Requested: {requested}. "
+        f"SYNTHETIC {quantity}counterfactual image by cfmri {__version__}, not for diagnosis. Requested: {requested}. "
         f"Factual: {factual or 'unknown'}. Model sha256 {model_sha256(evidence) or 'unknown'}; {run or 'run unknown'}."
     )
     return plain_text(text)[:SHORT_TEXT_LENGTH]

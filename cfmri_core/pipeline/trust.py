@@ -40,8 +40,6 @@ from cfmri_core.pipeline.uncertainty import LEVEL, UncertaintyCalibration, read_
 from cfmri_core.slices import IntensityScale, slab
 from cfmri_core.volume import Volume
 
-#: What to do when the source lies outside the support, or the result is refused.
-ON_REFUSAL = ("warn", "stop")
 #: Two-sided quantile of a normal distribution at `LEVEL`.
 _NORMAL_HALF_WIDTH = 1.645
 

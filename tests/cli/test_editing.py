@@ -157,3 +157,55 @@ def test_a_real_series_of_another_body_part_is_edited_with_a_warning(cfmri, head
     written = read_nifti(as_nifti)
     assert np.allclose(written.affine, expected, atol=1e-3)
     assert np.abs(written.voxels - result.volume.voxels).max() <= 1.0
+
+
+def test_every_edit_is_judged_and_marked(cfmri, series, models, tmp_path):
+    options = ("--preset", "siemens-trio-3t", "--slices", "1:3", "--steps", 1, "--json")
+    evidence = cfmri("edit", series, tmp_path / "o.nii.gz", *options).json()
+    assert evidence["support"]["verdict"] in ("inside", "marginal", "outside")
+    assert evidence["acceptance"]["verdict"] in ("accepted", "accepted with warnings", "refused")
+    assert all(reason in " ".join(evidence["warnings"]) for reason in evidence["acceptance"]["reasons"])
+    bare = cfmri("edit", series, tmp_path / "p.nii.gz", *options, "--no-check").json()
+    assert not {"support", "acceptance", "uncertainty"} & set(bare)
+
+
+def test_on_refusal_stop_nothing_is_written(cfmri, series, models, tmp_path):
+    options = ("--set", "echo_time_ms=40", "--slices", 0, "--steps", 1)
+    outcome = cfmri("edit", series, tmp_path / "o.nii.gz", *options, "--on-refusal", "stop")
+    assert outcome.code == 9
+    assert "echo_time_ms" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["o.nii.gz", "o"])
+def test_uncertainty_is_a_map_beside_the_output(cfmri, series, models, tmp_path, name):
+    options = ("--preset", "siemens-trio-3t", "--slices", "1:3", "--steps", 2, "--uncertainty", 2, "--json")
+    outcome = cfmri("edit", series, tmp_path / name, *options)
+    assert outcome.code == 0, outcome.err
+    assert outcome.json()["uncertainty"]["calibrated"] is False
+    assert "not calibrated" in outcome.err
+    result, widths = read_scan(tmp_path / name), read_scan(tmp_path / name.replace("o", "o_uncertainty", 1))
+    assert widths.volume.has_same_grid(result.volume)
+    assert widths.volume.voxels.max() > 0
+    if widths.series is not None:
+        headers = [scan.series.headers[0] for scan in (result, widths)]
+        assert headers[0].SeriesInstanceUID != headers[1].SeriesInstanceUID
+        assert "UNCERTAINTY" in str(headers[1].SeriesDescription)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--on-refusal", "pray"), "on_refusal is 'pray'"),
+        (("--on-refusal", "stop", "--no-check"), "nothing can be refused"),
+        (("--uncertainty", "1"), "at least 2"),
+        (("--uncertainty", "1000"), "1000 replays"),
+    ],
+)
+def test_wrong_caution_is_refused(cfmri, series, models, tmp_path, options, words):
+    outcome = cfmri(
+        "edit", series, tmp_path / "o.nii.gz", "--preset", "siemens-trio-3t", "--slices", 0, "--steps", 1, *options
+    )
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert list(tmp_path.iterdir()) == []
