@@ -69,11 +69,11 @@ def segmentation_study(
 def _write_summary(output: Path, settings: dict[str, Any], as_json: bool) -> None:
     from cfmri_core.evaluation.origin import provenance
     from cfmri_core.evaluation.segmentation_study import finished_runs
-    from cfmri_core.evaluation.segmentation_tables import Study, cases_csv, markdown, summary
+    from cfmri_core.evaluation.segmentation_tables import FinishedStudy, cases_csv, markdown, summary
     from cfmri_core.io.atomic import write_text
     from cfmri_core.io.json_text import json_text
 
-    found = Study(finished_runs(output))
+    found = FinishedStudy(finished_runs(output))
     result = {"suite": "augmentation", "provenance": provenance(), "settings": settings, **summary(found)}
     text = markdown(found)
     write_text(output / "result.json", json_text(result))

@@ -32,7 +32,7 @@ GE, SIEMENS = "GE", "SIEMENS"
 DIRECTIONS: Mapping[str, tuple[str, ...]] = {
     "ge-to-siemens": (GE,), "siemens-to-ge": (SIEMENS,), "both": (GE, SIEMENS),
 }  # fmt: skip
-#: Patient to vendor of the test scan to metric to value.
+#: Patient to test (the vendor of the scan, and its vendor and model) to metric to value.
 Measured = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
@@ -66,6 +66,7 @@ class LabelledScan:
 
     patient: str
     vendor: str
+    model: str
     volume: Volume
     truth: Volume
 
@@ -110,8 +111,9 @@ def load_test_scans(studies: Sequence[Study], progress: Progress = silent) -> li
             for path in (study.scan_path, *renderings):
                 scan = read_scan(path)
                 stated = study.acquisition.known() if study.acquisition and path == study.scan_path else {}
-                maker = vendor(scan.acquisition.parameters.replaced(stated).manufacturer)
-                scans.append(LabelledScan(study.patient, maker, scan.volume, read_labels(study, scan.volume)))
+                known = scan.acquisition.parameters.replaced(stated)
+                maker, model = vendor(known.manufacturer), known.manufacturer_model or "unknown model"
+                scans.append(LabelledScan(study.patient, maker, model, scan.volume, read_labels(study, scan.volume)))
         progress(number, len(studies), "reading test patients")
     if not scans:
         raise RequestError("No test study has labels.", "Give studies with labels.nii.gz beside the series.")
@@ -158,13 +160,14 @@ def complete_runs(
 
 
 def measure(segmenter: Segmenter, scans: Sequence[LabelledScan]) -> dict[str, dict[str, dict[str, float]]]:
-    """Segment every test scan; scans of one patient on one vendor are averaged."""
+    """Segment every test scan; scans of one patient on one vendor, and on one model, are averaged."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for scan in scans:
         agreement = tissue_agreement(segment_volume(scan.volume, segmenter), scan.truth)
-        found.setdefault(scan.patient, {}).setdefault(scan.vendor, []).append(agreement)
+        for test in (scan.vendor, f"{scan.vendor} {scan.model}"):
+            found.setdefault(scan.patient, {}).setdefault(test, []).append(agreement)
     return {
-        patient: {maker: _averaged(measured) for maker, measured in makers.items()} for patient, makers in found.items()
+        patient: {test: _averaged(measured) for test, measured in tests.items()} for patient, tests in found.items()
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,7 @@ class Effect:
     mean_difference: SeededInterval
 
 
-class Study:
+class FinishedStudy:
     """The finished runs as arrays over seeds and patients."""
 
     def __init__(self, runs: Mapping[Run, Measured]) -> None:
@@ -107,9 +108,13 @@ class Study:
         return sorted(set.intersection(*finished)) if finished else []
 
     def values(self, direction: str, arm: str, test: str, metric: str, seeds: Sequence[int]) -> NDArray[np.float64]:
-        """Return values, shape ``(seeds, patients)``, NaN where there is none; ``both`` averages a patient's scans."""
+        """Return values, shape ``(seeds, patients)``, NaN where there is none; ``both`` averages the vendors."""
         rows = [self.runs[Run(direction, arm, seed)] for seed in seeds]
         return np.array([[_value(row.get(patient, {}), test, metric) for patient in self.patients] for row in rows])
+
+    def tests(self) -> Iterable[Iterable[str]]:
+        """Return the tests of each patient and run."""
+        return (tests for measured in self.runs.values() for tests in measured.values())
 
     def tests_of(self, direction: str) -> list[str]:
         """Return the test vendors of a direction, the training vendor first."""
@@ -118,7 +123,7 @@ class Study:
         return [*trained, *others] if others else [*trained, "both"]
 
 
-def table(study: Study) -> list[Cell]:
+def table(study: FinishedStudy) -> list[Cell]:
     """Return every direction, arm and test vendor that has a finished run."""
     cells = []
     for direction in DIRECTIONS:
@@ -133,7 +138,21 @@ def table(study: Study) -> list[Cell]:
     return cells
 
 
-def effects(study: Study, pairs: Sequence[tuple[str, str]], *, in_domain: bool = False) -> dict[str, Effect]:
+def by_model(study: FinishedStudy) -> list[Cell]:
+    """Return how arms trained on one vendor do on each scanner model of the other."""
+    cells = []
+    for direction in ("ge-to-siemens", "siemens-to-ge"):
+        outside = study.tests_of(direction)[1]
+        models = sorted({test for tests in study.tests() for test in tests if test.startswith(f"{outside} ")})
+        for test, arm in itertools.product(models, study.arms):
+            seeds = study.seeds((direction, arm))
+            if seeds:
+                found = seeded_interval(mean_over_patients, study.values(direction, arm, test, PRIMARY_METRIC, seeds))
+                cells.append(Cell(direction, arm, test, {PRIMARY_METRIC: found}))
+    return cells
+
+
+def effects(study: FinishedStudy, pairs: Sequence[tuple[str, str]], *, in_domain: bool = False) -> dict[str, Effect]:
     """Compare pairs of arms in both directions as one family of tests; pairs without runs are left out."""
     arrays: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for direction in ("ge-to-siemens", "siemens-to-ge"):
@@ -151,7 +170,7 @@ def effects(study: Study, pairs: Sequence[tuple[str, str]], *, in_domain: bool =
     }
 
 
-def gaps_closed(study: Study) -> dict[str, SeededInterval]:
+def gaps_closed(study: FinishedStudy) -> dict[str, SeededInterval]:
     """Return, by direction and arm, the share of the way from one vendor to both (arm none) in out-of-domain Dice."""
     shares = {}
     for direction in ("ge-to-siemens", "siemens-to-ge"):
@@ -165,7 +184,7 @@ def gaps_closed(study: Study) -> dict[str, SeededInterval]:
     return shares
 
 
-def summary(study: Study) -> dict[str, Any]:
+def summary(study: FinishedStudy) -> dict[str, Any]:
     """Return everything for the result file."""
     return {
         "table": table(study),
@@ -173,12 +192,13 @@ def summary(study: Study) -> dict[str, Any]:
         "secondary_comparisons": effects(study, SECONDARY),
         "in_domain_differences": effects(study, [(PRIMARY[0], "none"), PRIMARY], in_domain=True),
         "gap_closed": gaps_closed(study),
+        "out_of_domain_by_model": by_model(study),
         "n_patients": len(study.patients),
         "runs": [vars(run) for run in study.runs],
     }
 
 
-def markdown(study: Study) -> str:
+def markdown(study: FinishedStudy) -> str:
     """Return the tables as Markdown, the paper's figures beside ours."""
     headings = ["Training", "Test", "Arm", *(column[0] for column in _COLUMNS), "Paper: Dice fat / FGT / mean"]
     rows = [_row(cell) for cell in table(study)]
@@ -200,10 +220,28 @@ def markdown(study: Study) -> str:
     if gaps:
         lines += ["### Share of the gap to both-vendor training closed, %", ""]
         lines += [*_markdown_table(["Direction and arm", "Share"], gaps), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_model_lines(study)])
 
 
-def cases_csv(study: Study) -> str:
+def _model_lines(study: FinishedStudy) -> list[str]:
+    cells = {(cell.test, cell.arm): cell.metrics[PRIMARY_METRIC] for cell in by_model(study)}
+    if not cells:
+        return []
+    tests, arms = dict.fromkeys(test for test, _ in cells), dict.fromkeys(arm for _, arm in cells)
+    rows = []
+    for test in tests:
+        found = [cells.get((test, arm)) for arm in arms]
+        patients = max(cell.patients for cell in found if cell)
+        rows.append([test, str(patients), *(_interval(cell, 1, 3) if cell else "" for cell in found)])
+    return [
+        "### Out of domain by scanner model, mean Dice",
+        "",
+        *_markdown_table(["Test", "Patients", *arms], rows),
+        "",
+    ]
+
+
+def cases_csv(study: FinishedStudy) -> str:
     """Return every figure of every patient and run as CSV."""
     stream = io.StringIO()
     names = [column[1] for column in _COLUMNS]
@@ -243,7 +281,8 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def _value(vendors: Mapping[str, Mapping[str, float]], test: str, metric: str) -> float:
-    chosen = list(vendors.values()) if test == "both" else [vendors[test]] if test in vendors else []
+    tests = DIRECTIONS["both"] if test == "both" else (test,)
+    chosen = [vendors[name] for name in tests if name in vendors]
     values = [np.nan if metrics.get(metric) is None else float(metrics[metric]) for metrics in chosen]
     return float(np.mean(values)) if values else np.nan
 

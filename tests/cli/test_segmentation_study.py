@@ -40,7 +40,7 @@ def test_a_study_goes_on_and_writes_tables(cfmri, folders, models, tmp_path, qui
     written = tmp_path / "study"
     assert json.loads((written / "result.json").read_text())["n_patients"] == 1
     assert "0.860 / 0.555 / 0.730" in (written / "table.md").read_text()
-    assert (written / "cases.csv").read_text().count("\n") == 6 * 2 + 1
+    assert (written / "cases.csv").read_text().count("\n") == 6 * 4 + 1
     other = cfmri(*common, "--arms", "none", "--population", "duke")
     assert other.code == 2
     assert "other settings" in other.err

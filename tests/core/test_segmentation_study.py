@@ -32,7 +32,7 @@ def scans():
     labels = Volume(rng.integers(0, 3, (24, 24, 2)).astype(np.uint8), np.eye(4))
     volume = Volume(rng.random((24, 24, 2)).astype(np.float32), np.eye(4))
     makers = [("a", "GE"), ("a", "SIEMENS"), ("a", "SIEMENS"), ("b", "GE")]
-    return [LabelledScan(patient, maker, volume, labels) for patient, maker in makers]
+    return [LabelledScan(patient, maker, "X1", volume, labels) for patient, maker in makers]
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ def test_runs_go_seed_by_seed_and_parts_share_them_out():
 def test_scans_of_one_patient_on_one_vendor_are_averaged(scans):
     torch.manual_seed(0)
     measured = measure(Segmenter.create("tiny"), scans)
-    assert {patient: set(makers) for patient, makers in measured.items()} == {"a": {"GE", "SIEMENS"}, "b": {"GE"}}
+    assert {patient: set(makers) for patient, makers in measured.items()} == {
+        "a": {"GE", "GE X1", "SIEMENS", "SIEMENS X1"}, "b": {"GE", "GE X1"},
+    }  # fmt: skip
     assert measured["a"]["SIEMENS"] == pytest.approx(measured["a"]["GE"], nan_ok=True)
     assert "mean dice" in measured["b"]["GE"]
 
@@ -117,6 +119,7 @@ def test_test_scans_know_their_vendor(tmp_path):
         write_nifti(
             tmp_path / "labels" / "final" / f"{name}.nii.gz", Volume(np.ones((8, 8, 3), np.uint8), np.eye(4)), None
         )
-    assert [scan.vendor for scan in load_test_scans(list_studies(tmp_path))] == ["GE", "SIEMENS"]
+    scans = load_test_scans(list_studies(tmp_path))
+    assert [(scan.vendor, scan.model) for scan in scans] == [("GE", "unknown model"), ("SIEMENS", "unknown model")]
     with pytest.raises(RequestError, match="No test study has labels"):
         load_test_scans([Study("a", tmp_path / "a.nii.gz")])

@@ -9,7 +9,8 @@ import pytest
 from cfmri_core.evaluation.segmentation_study import Run
 from cfmri_core.evaluation.segmentation_tables import (
     PRIMARY,
-    Study,
+    FinishedStudy,
+    by_model,
     cases_csv,
     effects,
     gaps_closed,
@@ -31,6 +32,7 @@ DICE = {
 }
 TRAINED = {"ge-to-siemens": "GE", "siemens-to-ge": "SIEMENS", "both": "GE"}
 PATIENTS = 12
+MODELS = ("Avanto", "TrioTim")
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +45,11 @@ def study():
             runs[Run(direction, arm, seed)] = {
                 f"p{number:02d}": {
                     maker: metrics((inside if maker == TRAINED[direction] else outside) + patients[number], rng)
-                    for maker in ("GE", "SIEMENS")
+                    for maker in ("GE", "SIEMENS", f"SIEMENS {MODELS[number % 2]}")
                 }
                 for number in range(PATIENTS)
             }
-    return Study(runs)
+    return FinishedStudy(runs)
 
 
 def metrics(dice, rng):
@@ -97,8 +99,18 @@ def test_markdown_shows_the_papers_figures_beside_ours(study):
     assert text.count("| GE + SIEMENS |") == 3
 
 
+def test_models_are_told_apart_and_do_not_count_twice(study):
+    cells = {(cell.test, cell.arm): cell.metrics["mean dice"] for cell in by_model(study)}
+    assert {test for test, _ in cells} == {"SIEMENS Avanto", "SIEMENS TrioTim"}
+    assert cells["SIEMENS TrioTim", "none"].patients == PATIENTS / 2
+    assert "### Out of domain by scanner model" in markdown(study)
+    (both,) = (cell for cell in table(study) if cell.test == "both")
+    expected = [study.values("both", "none", test, "mean dice", [0, 1, 2]).mean() for test in ("GE", "SIEMENS")]
+    assert both.metrics["mean dice"].value == pytest.approx(sum(expected) / 2)
+
+
 def test_an_unfinished_study_sums_up_what_it_has(study):
-    some = Study({run: measured for run, measured in study.runs.items() if run.arm == "none" and run.seed < 1})
+    some = FinishedStudy({run: measured for run, measured in study.runs.items() if run.arm == "none" and run.seed < 1})
     assert effects(some, [PRIMARY]) == {}
     assert gaps_closed(some) == {}
     assert "p (Holm)" not in markdown(some)
@@ -107,7 +119,7 @@ def test_an_unfinished_study_sums_up_what_it_has(study):
 
 def test_every_case_is_a_line_of_the_csv(study):
     rows = list(csv.DictReader(io.StringIO(cases_csv(study))))
-    assert len(rows) == len(DICE) * 3 * PATIENTS * 2
+    assert len(rows) == len(DICE) * 3 * PATIENTS * 3
     assert float(rows[0]["mean dice"]) == pytest.approx(
         study.runs[Run("ge-to-siemens", "none", 0)]["p00"]["GE"]["mean dice"]
     )
