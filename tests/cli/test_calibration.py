@@ -1,0 +1,50 @@
+"""`calibrate` and suite `trust`, with untrained models: the protocol, not the quality."""
+
+import json
+import shutil
+
+import pytest
+
+from cfmri_core.evaluation import calibration, trust_suite
+from cfmri_core.pipeline import counterfactual
+
+
+@pytest.fixture
+def quick_edits(monkeypatch):
+    """Two denoising steps instead of the methods' own number."""
+    real = counterfactual.EditRequest
+    for module in (calibration, trust_suite):
+        monkeypatch.setattr(module, "EditRequest", lambda **settings: real(**settings, steps=2))
+
+
+def test_what_is_calibrated_is_used_by_edit_and_by_suite_trust(cfmri, studies, model_folder, tmp_path, quick_edits):
+    models = tmp_path / "models"
+    shutil.copytree(model_folder, models)
+    here = ("--model", models, "--device", "cpu")
+    learned = cfmri("calibrate", "support", studies, studies, *here, "--json").json()
+    assert learned["training_subjects"] == 2
+    assert (models / "editor" / "support.json").is_file()
+    assert (models / "iap_predictor" / "support.json").is_file()
+    learned = cfmri("calibrate", "edits", studies, *here, "--slices", 2, "--replays", 2, "--json").json()
+    assert learned["uncertainty"]["subjects"] == 2
+    assert 0 < learned["anatomy"]["agreement"] < 1
+    series = studies / "sub-0001" / "dicom"
+    options = ("--preset", "siemens-trio-3t", "--slices", "1:3", "--steps", 2, "--uncertainty", 2, "--json")
+    evidence = cfmri("edit", series, tmp_path / "o.nii.gz", *here, *options).json()
+    assert evidence["uncertainty"]["calibrated"] is True
+    assert set(evidence["support"]["parts"]) == {"source", "requested", "header"}
+    result = tmp_path / "trust.json"
+    outcome = cfmri("evaluate", studies, "--suite", "trust", "--json", result, "--slices", 2, "--limit", 1, *here)
+    assert outcome.code == 0, outcome.err
+    written = json.loads(result.read_text())
+    assert 0 <= written["aggregate"]["edit"]["inversion"]["coverage"]["mean"] <= 1
+    assert written["aggregate"]["out of support"]["header of a spin echo"]["flagged"]["mean"] == 1
+
+
+def test_without_pairs_edits_cannot_be_calibrated(cfmri, studies, models, tmp_path):
+    alone = tmp_path / "studies" / "sub-0001"
+    alone.mkdir(parents=True)
+    (alone / "dicom").symlink_to(studies / "sub-0001" / "dicom")
+    outcome = cfmri("calibrate", "edits", alone.parent, "--model", models, "--device", "cpu")
+    assert outcome.code == 2
+    assert "--paired" in outcome.err
