@@ -11,7 +11,8 @@ DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dico
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test lint evaluate segmentation-study demo-weights debian-packages clean
+.PHONY: demo serve test lint evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
+	studies/evaluation segmentation-study demo-weights debian-packages clean
 
 demo: .venv/.runtime
 	$(BIN)/cfmri demo demo
@@ -41,10 +42,40 @@ demo-weights: .venv/.runtime
 	for kind in editor iap_predictor segmenter; do \
 		mkdir -p cfmri_core/weights/$$kind && cp training/$$kind/model/* cfmri_core/weights/$$kind/; done
 
-# The figures in results/: simulated patients that no shipped model was trained on; about an hour on two cores.
-evaluate: .venv/.runtime
-	$(BIN)/cfmri simulate studies/evaluation --subjects 20 --seed 70000 --slab-mm 30 --paired results/edit-targets.json
-	$(BIN)/cfmri evaluate studies/evaluation --suite edit --json results/edit.json --report results/edit.html
+# The figures in results/: simulated patients that no shipped model was trained or tuned on. Hours on two cores; what was
+# interrupted goes on. EVALUATE takes further options, e.g. EVALUATE="--device cuda" or EVALUATE="--slices 6".
+EVALUATE ?=
+EVALUATION_PATIENTS ?= 40
+SIMULATED := $(BIN)/cfmri simulate
+EVALUATED := $(BIN)/cfmri evaluate
+
+evaluate: evaluate-edit evaluate-shifted evaluate-iap evaluation-page
+
+evaluate-edit: studies/evaluation
+	$(EVALUATED) studies/evaluation --suite edit --json results/edit.json --report results/edit.html $(EVALUATE)
+
+evaluate-iap: studies/evaluation
+	$(EVALUATED) studies/evaluation --suite iap --json results/iap.json --report results/iap.html
+
+# Coils, noise, looks of the scanners and tissue values that no model was trained on.
+evaluate-shifted: .venv/.runtime
+	$(SIMULATED) studies/evaluation-shifted --subjects $(EVALUATION_PATIENTS) --seed 71000 --slab-mm 30 \
+		--setting shifted --paired results/edit-targets.json
+	$(EVALUATED) studies/evaluation-shifted --suite edit --case cross-vendor --case decorrelated \
+		--json results/edit-shifted.json --report results/edit-shifted.html $(EVALUATE)
+
+# Anatomies from your own breast label maps: make evaluate-labels LABELS=FOLDER (see `cfmri simulate --help`).
+evaluate-labels: .venv/.runtime
+	$(SIMULATED) studies/evaluation-labels --labels "$(LABELS)" --subjects $(words $(wildcard $(LABELS)/*.nii.gz)) \
+		--seed 72000 --slab-mm 30 --paired results/edit-targets.json
+	$(EVALUATED) studies/evaluation-labels --suite edit --case cross-vendor --case decorrelated \
+		--json results/edit-labels.json --report results/edit-labels.html $(EVALUATE)
+
+evaluation-page: .venv/.runtime
+	$(BIN)/cfmri evaluation-page results EVALUATION.md
+
+studies/evaluation: .venv/.runtime results/edit-targets.json
+	$(SIMULATED) $@ --subjects $(EVALUATION_PATIENTS) --seed 70000 --slab-mm 30 --paired results/edit-targets.json
 
 # Does counterfactual augmentation pay? 75 short trainings: some hours on two cores. A study that was stopped goes on; two
 # processes share it when the last command gets --part 1/2 in one and --part 2/2 in the other.

@@ -18,7 +18,9 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Folder that receives sub-0001 and so on.")],
     subjects: Annotated[int, typer.Option(help="How many.")] = 1,
     seed: Annotated[int, typer.Option(help="Subject n is made from seed + n.")] = 0,
-    labels: Annotated[Path | None, typer.Option(help="NIfTI label map to render instead of drawn anatomies.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="NIfTI label map, or folder of them, to render instead of drawn anatomies.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Fix a parameter; the others are drawn.")
     ] = None,
@@ -45,18 +47,27 @@ def simulate(
 
     changes = parse_assignments(set_ or [])
     targets = read_paired(paired) if paired else {}
-    label_map = None
-    if labels:
-        from cfmri_core.io.nifti import read_nifti
-
-        label_map = read_nifti(labels)
     plan = StudyPlan(
-        changes=changes, protocol=protocol, paired=targets, setting=setting, labels=label_map, lesions=lesions,
+        changes=changes, protocol=protocol, paired=targets, setting=setting, labels=label_maps(labels), lesions=lesions,
         slab_mm=slab_mm,
     )  # fmt: skip
     with progress_shown() as progress:
         folders = simulate_dataset(out, subjects, seed, plan, workers=workers or os.cpu_count() or 1, progress=progress)
     emit({"studies": folders, "seed": seed}, as_json, f"{len(folders)} simulated studies in {out}")
+
+
+def label_maps(path: Path | None) -> tuple[Path, ...]:
+    """Return a label map, or those of a folder by name; none without a path.
+
+    Raises:
+        RequestError: The folder holds none.
+    """
+    if path is None or not path.is_dir():
+        return () if path is None else (path,)
+    found = tuple(sorted(path.glob("*.nii.gz")))
+    if not found:
+        raise RequestError(f"{path} holds no label map.", "Expected *.nii.gz files.")
+    return found
 
 
 def read_paired(path: Path) -> dict[str, Any]:

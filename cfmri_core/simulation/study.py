@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,14 +14,13 @@ import numpy as np
 
 from cfmri_core.errors import RequestError
 from cfmri_core.io.atomic import atomic_folder, write_text
-from cfmri_core.io.nifti import write_nifti
+from cfmri_core.io.nifti import read_nifti, write_nifti
 from cfmri_core.progress import Progress, silent
 from cfmri_core.simulation.anatomy import Anatomy, anatomy_from_labels, generate_anatomy
 from cfmri_core.simulation.protocols import DUKE, SAME, Target, draw_source, draw_target, target_list
 from cfmri_core.simulation.scanner import draw_subject, scanned_labels, scans
 from cfmri_core.simulation.series import write_series
 from cfmri_core.simulation.settings import DEFAULT, Setting, setting_named
-from cfmri_core.volume import Volume
 
 #: Said in every study that is written, followed by the setting's own declaration.
 DISCLAIMER = (
@@ -40,7 +40,8 @@ class StudyPlan:
         protocol: How they are drawn, see `draw_source`.
         paired: Name of each paired rendering, and what it changes, see `draw_target` and `target_list`.
         setting: Name of the simulator setting.
-        labels: Label map to use instead of a procedural anatomy.
+        labels: NIfTI label maps to use instead of procedural anatomies, see `anatomy_from_labels`; consecutive seeds
+            take one after the other, and from the first again.
         lesions: Mass lesions per subject.
         slab_mm: Extent along the body.
     """
@@ -49,7 +50,7 @@ class StudyPlan:
     protocol: str = DUKE
     paired: Mapping[str, Target | Sequence[Target]] = field(default_factory=dict)
     setting: str = DEFAULT.name
-    labels: Volume | None = None
+    labels: Sequence[Path] = ()
     lesions: int = 0
     slab_mm: float = 60.0
 
@@ -69,19 +70,39 @@ def simulate_dataset(
 
     Returns:
         The study folders.
+
+    Raises:
+        RequestError: No subject is asked for, or ``root`` holds subjects of another seed or plan.
     """
     if subjects < 1:
         raise RequestError(f"{subjects} subjects asked for.", "Give at least 1.")
     setting = setting_named(plan.setting)
+    description = {**_declared(setting), "protocol": plan.protocol, "seed": seed, "plan": _signature(plan)}
+    _require_same_plan(root, description)
     folders = [root / f"sub-{number:04d}" for number in range(1, subjects + 1)]
     todo = [(folder, seed + number) for number, folder in enumerate(folders, 1) if not folder.exists()]
     done = subjects - len(todo)
     for folder in _simulated(todo, plan, workers):
         done += 1
         progress(done, subjects, folder.name)
-    description = {**_declared(setting), "protocol": plan.protocol, "seed": seed}
     write_text(root / "dataset.json", json.dumps(description, indent=2))
     return folders
+
+
+def _require_same_plan(root: Path, description: Mapping[str, object]) -> None:
+    """Refuse to mix subjects of two plans in one folder; a folder of before plans were written down is let be."""
+    path = root / "dataset.json"
+    if not path.is_file():
+        return
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    if "plan" in earlier and any(earlier.get(key) != description[key] for key in ("seed", "plan")):
+        raise RequestError(f"{root} holds subjects of another seed or plan.", "Give another folder, or remove it.")
+
+
+def _signature(plan: StudyPlan) -> dict[str, object]:
+    """What decides the subjects besides the seed, JSON-ready."""
+    plain = dataclasses.asdict(plan)
+    return {**plain, "labels": [path.name for path in plan.labels]}
 
 
 def _simulated(todo: Sequence[tuple[Path, int]], plan: StudyPlan, workers: int) -> Iterator[Path]:
@@ -131,8 +152,9 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
 
 
 def _anatomy(seed: int, plan: StudyPlan) -> Anatomy:
-    if plan.labels is not None:
-        return anatomy_from_labels(plan.labels, seed=seed, slab_mm=plan.slab_mm)
+    if plan.labels:
+        labels = read_nifti(plan.labels[seed % len(plan.labels)])
+        return anatomy_from_labels(labels, seed=seed, slab_mm=plan.slab_mm)
     return generate_anatomy(seed, slab_mm=plan.slab_mm, lesions=plan.lesions)
 
 

@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from cfmri_core.io.nifti import read_nifti, write_nifti
 from cfmri_core.io.scan import read_scan
+from cfmri_core.volume import Volume
 
 
 def test_parameters_can_be_fixed_and_paired(cfmri, tmp_path):
@@ -59,3 +62,24 @@ def test_unknown_ways_to_simulate_are_refused(cfmri, tmp_path, option):
     outcome = cfmri("simulate", tmp_path / "out", option, "other", "--workers", 1)
     assert outcome.code == 2
     assert "'other' is not" in outcome.err
+
+
+def test_label_maps_of_a_folder_take_turns(cfmri, tmp_path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for name, fat_columns in (("a", 10), ("b", 30)):
+        labels = np.full((40, 40, 12), 2, np.uint8)
+        labels[:fat_columns] = 6
+        write_nifti(maps / f"{name}.nii.gz", Volume(labels, np.diag([4.0, 4.0, 4.0, 1.0])), None)
+    arguments = ("--labels", maps, "--subjects", 3, "--slab-mm", 6, "--workers", 1)
+    outcome = cfmri("simulate", tmp_path / "out", *arguments)
+    assert outcome.code == 0, outcome.err
+    shares = [
+        json.loads(path.read_text())["fibroglandular_share"] for path in sorted(tmp_path.glob("out/*/study.json"))
+    ]
+    assert shares[0] != pytest.approx(shares[1], abs=0.2)
+    assert shares[0] == pytest.approx(shares[2], abs=0.01)
+    assert read_nifti(tmp_path / "out" / "sub-0001" / "labels.nii.gz").voxels.max() == 2
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no label map" in cfmri("simulate", tmp_path / "none", "--labels", empty).err

@@ -72,6 +72,13 @@ def test_a_complete_subject_is_kept(root):
     assert (root / "sub-0001" / "study.json").stat().st_mtime_ns == before
 
 
+def test_subjects_of_two_plans_are_not_mixed(root):
+    other = StudyPlan(changes=PLAN.changes, paired=PLAN.paired, slab_mm=10)
+    for seed, plan in ((51, PLAN), (50, other)):
+        with pytest.raises(RequestError, match="another seed or plan"):
+            simulate_dataset(root, 2, seed, plan)
+
+
 def test_an_unknown_target_leaves_nothing(tmp_path):
     with pytest.raises(RequestError, match="nonsense"):
         simulate_study(tmp_path / "sub-0001", 1, StudyPlan(paired={"x": "nonsense"}, slab_mm=12))
