@@ -62,6 +62,17 @@ def read_companion(folder: Path, name: str, sha256: str) -> dict[str, Any] | Non
     return values
 
 
+def weights_sha256(folder: Path) -> str:
+    """Return the checksum of the weights in a model folder that was just written.
+
+    Raises:
+        CheckpointError: It is not a model folder.
+    """
+    path = Path(folder) / "model.json"
+    with checked_companion(path):
+        return str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+
+
 @contextmanager
 def checked_companion(path: Path) -> Iterator[None]:
     """Turn unreadable or incomplete statistics into a `CheckpointError` that names the file."""

@@ -13,9 +13,11 @@ from cfmri_core.data.pairs import Renderings, load_renderings
 from cfmri_core.data.splits import stratified_split
 from cfmri_core.data.studies import list_studies
 from cfmri_core.errors import RequestError
+from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import PRESETS, SLICES_SEEN, DirectEditor
 from cfmri_core.models.unet import ConditionalUNet
+from cfmri_core.pipeline.support import fit_training_support, write_training_support
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.card import model_card
 from cfmri_core.training.loop import Schedule, train
@@ -89,8 +91,11 @@ def train_direct_editor(
     )
     command = f"cfmri train direct-editor {data} --preset {preset} --iterations {iterations} "
     command += f"--batch-size {batch_size} --seed {seed}"
-    editor.save(output / "model", _card(editor, len(fit), command, score))
-    return output / "model"
+    folder = output / "model"
+    editor.save(folder, _card(editor, len(fit), command, score))
+    support = fit_training_support([p for index in fit for p in subjects[index].parameters])
+    write_training_support(folder, support, weights_sha256(folder))
+    return folder
 
 
 class PairLoss:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from cfmri_core.data.studies import SliceSet
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
+from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.editor import PRESETS, Editor
 from cfmri_core.models.unet import ConditionalUNet
+from cfmri_core.pipeline.support import fit_training_support, write_training_support
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.card import model_card
 from cfmri_core.training.loop import Schedule, train
@@ -78,8 +80,10 @@ def train_editor(
         resume=resume,
         progress=progress,
     )
-    editor.save(output / "model", _card(editor, data, len(fit.parameters), iterations, batch_size, seed, score))
-    return output / "model"
+    folder = output / "model"
+    editor.save(folder, _card(editor, data, len(fit.parameters), iterations, batch_size, seed, score))
+    write_training_support(folder, fit_training_support(fit.parameters), weights_sha256(folder))
+    return folder
 
 
 class DenoisingLoss:

@@ -12,6 +12,7 @@ from cfmri_core.models.calibration import fit_calibration
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.iap_predictor import IapPredictor, neighbours, preset_config, volume_outputs
 from cfmri_core.pipeline.prediction import inner_slices
+from cfmri_core.pipeline.trust import fit_predictor_support, write_predictor_support
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.balance import inverse_class_frequency, inverse_spread
 from cfmri_core.training.card import model_card
@@ -74,6 +75,8 @@ def train_iap_predictor(
     command = f"cfmri train iap-predictor {data} --preset {predictor.preset} --iterations {iterations}"
     card = _card(predictor, fit, held_back, f"{command} --batch-size {batch_size} --seed {seed}", score)
     predictor.save(output / "model", card)
+    written = IapPredictor.load(output / "model", device)
+    write_predictor_support(output / "model", *fit_predictor_support(fit, held_back, written), written.sha256)
     return output / "model"
 
 

@@ -6,6 +6,9 @@ import pytest
 
 from cfmri_core.errors import RequestError
 from cfmri_core.models.editor import Editor
+from cfmri_core.models.iap_predictor import IapPredictor
+from cfmri_core.pipeline.support import read_training_support
+from cfmri_core.pipeline.trust import read_predictor_support
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 from cfmri_core.training.editor import train_editor
 from cfmri_core.training.iap_predictor import train_iap_predictor
@@ -36,6 +39,16 @@ def test_a_trained_editor_can_be_trained_on(editor, data, tmp_path):
     second = train_editor(data, tmp_path / "two", start_from=first, **QUICK)
     assert Editor.load(second).spec == Editor.load(first).spec
     assert Editor.load(second).sha256 != Editor.load(first).sha256
+
+
+def test_models_know_what_they_were_trained_on(data, tmp_path):
+    folder = train_editor(data, tmp_path / "editor", **QUICK)
+    support = read_training_support(folder, Editor.load(folder).sha256)
+    assert 1 <= sum(cell.subjects for cell in support.cells) <= 3
+    folder = train_iap_predictor(data, tmp_path / "predictor", **QUICK)
+    image, error = read_predictor_support(folder, IapPredictor.load(folder).sha256)
+    assert image is None  # of two subjects there is no distribution
+    assert error.subjects == 1
 
 
 def test_unlabelled_and_single_studies_are_refused(data, tmp_path):

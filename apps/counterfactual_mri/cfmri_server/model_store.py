@@ -21,6 +21,8 @@ Model = TypeVar("Model")
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+#: Statistics that may lie beside the weights, see `cfmri_core.models.companion`.
+COMPANIONS = ("support.json", "acceptance.json", "uncertainty.json")
 
 #: Published folders kept of each kind, the one in use included.
 _KEPT = 3
@@ -67,7 +69,7 @@ class ModelStore:
         target = self.root / f"{kind}-{sha256[:16]}"
         if not target.exists():
             with atomic_folder(target) as partial:
-                for name in (WEIGHTS, DESCRIPTION, "README.md"):
+                for name in (WEIGHTS, DESCRIPTION, "README.md", *COMPANIONS):
                     if (trained / name).exists():
                         shutil.copyfile(trained / name, partial / name)
         write_text(self._pointer(kind), json.dumps({"folder": target.name}))
