@@ -15,6 +15,8 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import AcquisitionError, CfmriError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.pipeline import counterfactual, prediction
+from cfmri_core.pipeline.trust import Trust
+from cfmri_core.pipeline.trusted_edit import Caution, trusted_edit
 from cfmri_core.progress import Progress
 from cfmri_core.simulation.protocols import CELLS
 from lib.infers.volume_task import Inference, VolumeTask, loaded
@@ -49,8 +51,19 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
             source_noise=params.source_noise,
             slices=params.slice_range(),
         )
-        edited = counterfactual.edit_volume(image.volume, factual, request, editor, progress=progress)
+        trust = self._trust(editor, params.method, device, progress)
+        edited, _ = trusted_edit(image.volume, factual, request, editor, trust, Caution(), progress=progress)
         return Inference(edited.volume, {**edited.evidence, "factual_sources": sources})
+
+    def _trust(self, editor: counterfactual.AnyEditor, method: str, device: str, progress: Progress) -> Trust:
+        """Gather who can judge the edit; a model that is not served judges nothing."""
+        store, folder = self.models.store, self.models.store.folder(self.models.editor_for(method).kind)
+        predictor = segmenter = None
+        if store.has("iap_predictor"):
+            predictor = loaded(self.models.iap_predictor, device, progress), store.folder("iap_predictor")
+        if store.has("segmenter"):
+            segmenter = loaded(self.models.segmenter, device, progress)
+        return Trust.of(editor, folder, predictor, segmenter)
 
     def _factual(
         self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress
