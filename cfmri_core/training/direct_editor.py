@@ -99,7 +99,7 @@ def train_direct_editor(
 
 
 class PairLoss:
-    """Mean absolute error of noise, change and result, over pairs of renderings of one subject."""
+    """Mean absolute error of noise and change, over pairs of renderings of one subject."""
 
     def __init__(self, editor: DirectEditor, subjects: Sequence[Renderings], batch_size: int) -> None:
         self.editor, self.subjects, self.batch_size = editor, subjects, batch_size
@@ -126,9 +126,9 @@ class PairLoss:
         weight = weight / weight.mean(dim=(1, 2, 3), keepdim=True)
         size = (weight * change.abs()).mean(dim=(1, 2, 3), keepdim=True)
         of_change = weight * (found_change - change).abs()
+        # Noise and change are judged apart: judged by their sum, the noise would learn to make up for a wrong change.
         of_noise = weight * (found_noise - noise).abs()
-        of_result = weight * ((found_change - change) - (found_noise - noise)).abs()
-        return torch.mean(of_change * 0.1 / (size + LEAST_CHANGE) + 0.5 * of_noise + of_result)
+        return torch.mean(of_change * (1 + 0.1 / (size + LEAST_CHANGE)) + of_noise)
 
     def _hide(self, factual: Tensor, requested: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Hide attributes of the source, half of them in the request too: what is unknown and not asked for."""
