@@ -31,6 +31,8 @@ Mask = NDArray[np.bool_]
 #: Kinds of cases, by what the paired target changes.
 NULL, CROSS_VENDOR, OTHER = "null edit", "cross-vendor", "other"
 _KINDS = {SAME: NULL, OTHER_MANUFACTURER: CROSS_VENDOR, DECORRELATED: DECORRELATED, DUKE: DUKE}
+#: Whose noise a result has.
+SOURCE_NOISE, OWN_NOISE, NO_NOISE = "source", "own", "none"
 #: Grey window and unit of pictures in normalised intensity.
 WINDOW = (0.0, 1.2)
 UNIT = "normalised intensity"
@@ -82,13 +84,13 @@ class Arm:
 
     Attributes:
         volume: The result, scanner units or, if ``is_normalised``, normalised intensity of the target.
-        keeps_noise: Whether the noise of the source is in it.
+        noise: Whose noise is in it: `SOURCE_NOISE`, `OWN_NOISE` or `NO_NOISE`.
         is_normalised: Whether scaling it by its own percentiles would undo what the arm did.
         extra: Cost and other figures that come with it.
     """
 
     volume: Volume
-    keeps_noise: bool = True
+    noise: str = SOURCE_NOISE
     is_normalised: bool = False
     extra: Mapping[str, float] = field(default_factory=dict)
 
@@ -157,7 +159,7 @@ class EditCase:
 
     def _measured_without_noise(self, arm: Arm, truth: Normalised) -> dict[str, float]:
         """Measure the change alone: what the source without noise becomes by it."""
-        if self.patient.clean is None:
+        if self.patient.clean is None or arm.noise == OWN_NOISE:
             return {}
         clean, result, mask = normalised(self.patient.clean), self._without_noise(arm), self.patient.mask
         made, wanted = (gradient_orientation_agreement(volume, clean, mask) for volume in (result, truth))
@@ -170,7 +172,7 @@ class EditCase:
     def _without_noise(self, arm: Arm) -> Normalised:
         """The change an arm made, put on the source without noise; the result itself where the noise is not kept."""
         source, clean = self.patient.volume, self.patient.clean
-        if clean is None or not arm.keeps_noise:
+        if clean is None or arm.noise == NO_NOISE:
             return arm.voxels
         if arm.is_normalised:
             return normalised(clean) + (arm.voxels - normalised(source))

@@ -23,6 +23,8 @@ _EDIT_COLUMNS = (
     ("evaluations a slice", "evaluations_per_slice", 0),
 )
 _CROSS_VENDOR, _DECORRELATED, _SINGLE = "cross-vendor", "decorrelated", "single "
+#: PSNR that 32-bit arithmetic only reaches where two volumes are the same.
+_EXACT_DB = 100.0
 #: Morão et al., MIDL 2025, Table 4, at their chosen setting (50 steps, guidance scale 3).
 _PAPER_SSIM_SOURCE = 0.657
 
@@ -85,8 +87,14 @@ def _edit_table(file: ResultFile, kind: str) -> list[str]:
         if families.get(arm) != family:
             family = families.get(arm)
             rows.append([f"**{family}**", *[""] * len(columns)])
-        rows.append([arm, *(interval_text(arms[arm].get(metric), digits) for _, metric, digits in columns)])
+        rows.append([arm, *(_figure(arms[arm].get(metric), metric, digits) for _, metric, digits in columns)])
     return markdown_table(["Arm", *(heading for heading, _, _ in columns)], rows)
+
+
+def _figure(value: Mapping[str, Any] | None, metric: str, digits: int) -> str:
+    """Return a figure; a PSNR that only rounding keeps from infinity is called exact."""
+    is_exact = metric.endswith("_db") and value is not None and (value["mean"] or 0.0) > _EXACT_DB
+    return "exact" if is_exact else interval_text(value, digits)
 
 
 def _psnr(metrics: Mapping[str, Mapping[str, Any]]) -> float:

@@ -25,7 +25,10 @@ from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.evaluation.classical import ReferencePopulation, affine_matched, histogram_matched
 from cfmri_core.evaluation.edit_case import (
     CROSS_VENDOR,
+    NO_NOISE,
     NULL,
+    OWN_NOISE,
+    SOURCE_NOISE,
     Arm,
     EditCase,
     Patient,
@@ -40,7 +43,6 @@ from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.pipeline.counterfactual import (
     DEFAULT_METHOD,
     METHODS,
-    SOURCE_NOISE,
     AnyEditor,
     Counterfactual,
     EditRequest,
@@ -61,7 +63,7 @@ class Edit:
     """What an arm asks of `EditRequest`."""
 
     method: str
-    source_noise: str = SOURCE_NOISE[0]
+    source_noise: str = "keep"
 
 
 #: Arms that edit.
@@ -170,7 +172,8 @@ class EditSuite:
             if case.kind == CROSS_VENDOR:
                 returned = self._edit(name, result.volume, result.requested, case.patient.parameters)
                 extra |= case.round_trip(normalised(returned.volume))
-            arms[name] = Arm(result.volume, keeps_noise=EDITS[name].source_noise == "keep", extra=extra)
+            noise = SOURCE_NOISE if EDITS[name].source_noise == "keep" else NO_NOISE
+            arms[name] = Arm(result.volume, noise, extra=extra)
         return arms
 
     def _edit(
@@ -236,9 +239,9 @@ _ARMS_WITHOUT_LEARNING = (SOURCE, HISTOGRAM, AFFINE, EXACT_CHANGE, SECOND_SCAN, 
 
 def _without_learning(case: EditCase) -> dict[str, Arm]:
     source = normalised(case.patient.volume)
-    arms = {SOURCE: Arm(case.patient.volume), TRUTH: Arm(case.truth, keeps_noise=False)}
+    arms = {SOURCE: Arm(case.patient.volume), TRUTH: Arm(case.truth, NO_NOISE)}
     if case.second_scan is not None:
-        arms[SECOND_SCAN] = Arm(case.second_scan, keeps_noise=False)
+        arms[SECOND_SCAN] = Arm(case.second_scan, OWN_NOISE)
     population = _population(case.setting)
     factual, requested = (population.under(parameters) for parameters in (case.patient.parameters, case.requested))
     mapped = {

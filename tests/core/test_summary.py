@@ -32,6 +32,7 @@ EDIT = {
         "cross-vendor": {
             "source": arm(14, 0), "paper": arm(15, 0.1), "inversion": arm(23, 0.93, z_jitter_ratio=1.3),
             "fast": arm(30, 0.99),
+            "exact change": {**arm(30, 1.0), "psnr_noise_free_db": mean(150.0)},
             "truth": {"psnr_db": {"mean": None, "low": None, "high": None, "patients": 0}},
         },
         "decorrelated": {"inversion": arm(20, 0.5)},
@@ -85,6 +86,7 @@ def test_tables_hold_the_figures_beside_the_published_ones(results):
     page = evaluation_page(results)
     assert "| inversion | 23.0 [22.9, 23.1] |" in page
     assert "0.657" in page
+    assert "| exact change | 30.0 [29.9, 30.1] | exact |" in page
     assert "| field_strength_t fooled | 0.900 [0.800, 1.000] | 0.769 |" in page
     assert "0.889 / 0.536 / 0.739" in page
     assert "80 [70, 90]" in page
