@@ -110,7 +110,7 @@ def calibrate_edits(
         raise RequestError("No study has labels and paired renderings.", "Simulate studies with --paired.")
     cases, edits = [], []
     for number, case in enumerate(_one_case_each(usable, plan.slices), start=1):
-        cases.append((case.patient.volume, case.truth))
+        cases.append((case.patient.volume, case.second_scan or case.truth))
         edits.append(_paired_edit(case, editor, plan))
         progress(number, len(usable), "calibrating")
     calibration = fit_uncertainty(edits, plan.replays)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from cfmri_core.acquisition import PARAMETER_BY_NAME, AcquisitionParameters
 from cfmri_core.anatomy_agreement import (
@@ -47,6 +48,8 @@ _STRUCTURAL_STEP = 0.1
 _NOISE_STEPS = 4.0
 #: The agreement that noise alone would leave is kept by a good edit to this share; used without paired truth.
 _AGREEMENT_SHARE = 0.8
+#: Shares are not held to less than this, however steady the truth is.
+_LEAST_LIMIT = 0.01
 #: Fewer tissue voxels than this share of the body say nothing about shares.
 _LEAST_TISSUE_SHARE = 0.01
 
@@ -180,10 +183,14 @@ def fibroglandular_share(volume: Volume, segmenter: Segmenter) -> float | None:
 def fit_anatomy_limits(
     truths: Iterable[tuple[Volume, Volume]], segmenter: Segmenter | None, share: float = 0.95
 ) -> AnatomyLimits:
-    """Measure what the paired truth gives, so that an edit need not be better than the truth.
+    """Measure what another acquisition of the same anatomy gives, so that an edit need not be better than that.
+
+    The limits are one-sided prediction limits of one more subject, taken as normal: the fewer subjects, the
+    wider. A single subject gives the default.
 
     Args:
-        truths: Per validation subject, the source and the same anatomy truly acquired otherwise.
+        truths: Per validation subject, the source and the same anatomy truly acquired otherwise, with its
+            own noise if possible: an edit has noise too.
         segmenter: Labels tissue; without it the tissue limit stays the default.
         share: Share of subjects whose truth keeps within each limit.
     """
@@ -195,12 +202,12 @@ def fit_anatomy_limits(
         structural.append(measures["structural_share"])
         shares = [fibroglandular_share(volume, segmenter) for volume in (source, truth)] if segmenter else []
         tissue += [abs(shares[1] - shares[0])] if shares and None not in shares else []  # type: ignore[operator]
-    if not agreements:
+    if len(agreements) < 2:
         return default
     return AnatomyLimits(
-        round(float(np.quantile(agreements, 1 - share)), 4),
-        round(max(0.01, float(np.quantile(structural, share))), 4),
-        round(max(0.01, float(np.quantile(tissue, share))), 4) if tissue else default.tissue_change,
+        max(0.0, -_upper_limit([-agreement for agreement in agreements], share)),
+        max(_LEAST_LIMIT, _upper_limit(structural, share)),
+        max(_LEAST_LIMIT, _upper_limit(tissue, share)) if len(tissue) > 1 else default.tissue_change,
         len(agreements),
     )
 
@@ -305,9 +312,16 @@ def _untouched(
         else:
             moved, words = float(new != old), f"from '{old}' to '{new}'"
         findings.measures["untouched_moved_by"][name] = round(moved, 4)
-        if moved > UNTOUCHED_SHARE:
+        if moved > UNTOUCHED_SHARE and not _is_nearer(new, old, getattr(factual, name)):
             findings.warnings.append(f"{name} was not to be changed; its predicted value moved {words}.")
     return findings
+
+
+def _is_nearer(new: Any, old: Any, stated: str | float | None) -> bool:
+    """Whether a prediction moved towards the true value, which is no fault of the edit."""
+    if isinstance(stated, float) and not isinstance(new, str):
+        return bool(abs(new - stated) <= abs(old - stated))
+    return bool(new == stated)
 
 
 def _tissue(source: Volume, result: Volume, segmenter: Segmenter, limits: AnatomyLimits) -> _Findings:
@@ -324,6 +338,12 @@ def _tissue(source: Volume, result: Volume, segmenter: Segmenter, limits: Anatom
         )
         (findings.refusals if moved > _REFUSAL_FACTOR * limits.tissue_change else findings.warnings).append(reason)
     return findings
+
+
+def _upper_limit(values: list[float], share: float) -> float:
+    """Upper prediction limit for one more value of a normal sample (Hahn & Meeker 1991, section 4.8)."""
+    reach = float(student.ppf(share, len(values) - 1)) * float(np.sqrt(1 + 1 / len(values)))
+    return round(float(np.mean(values)) + reach * float(np.std(values, ddof=1)), 4)
 
 
 def _share(labels: NDArray[Any]) -> float | None:

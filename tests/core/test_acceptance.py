@@ -91,6 +91,13 @@ def test_an_untouched_parameter_that_moved_is_named(monkeypatch):
     assert "from 5.52 to 4.9 ms" in found.reasons[1]
 
 
+def test_an_untouched_parameter_that_is_now_read_correctly_is_no_fault(monkeypatch):
+    answering(monkeypatch, read_off(GE, repetition_time_ms=6.4), read_off(GE, echo_time_ms=1.36))
+    found = judged(RECONTRASTED, GE.replaced({"echo_time_ms": 1.36}), predictor=breasts.small_predictor())
+    assert found.verdict == "accepted"
+    assert found.measures["untouched_moved_by"]["repetition_time_ms"] > 0.05
+
+
 def test_what_the_predictor_cannot_tell_is_left_open(monkeypatch):
     answering(monkeypatch, read_off(GE), read_off(GE))
     error = PredictionError(dict.fromkeys(breasts.SPEC.blocks), 10)
