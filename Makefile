@@ -33,14 +33,22 @@ lint: .venv/.test
 	PYTHONPATH=apps/counterfactual_mri:slicer_extension/CounterfactualMRI $(BIN)/lint-imports
 
 # The shipped models, from nothing but this repository: hours on two cores. A run that was stopped goes on.
+TRAIN := $(BIN)/cfmri train
 demo-weights: .venv/.runtime
 	$(BIN)/cfmri simulate training/unlabelled --subjects 220 --seed 10000
 	$(BIN)/cfmri simulate training/labelled --subjects 24 --seed 20000 --set "manufacturer=GE MEDICAL SYSTEMS"
-	$(BIN)/cfmri train editor training/unlabelled --output training/editor --iterations 2000 --resume
-	$(BIN)/cfmri train iap-predictor training/unlabelled --output training/iap_predictor --iterations 2000 --resume
-	$(BIN)/cfmri train segmenter training/labelled --output training/segmenter --iterations 600 --resume
-	for kind in editor iap_predictor segmenter; do \
+	$(BIN)/cfmri simulate training/pairs --subjects 150 --seed 30000 --slab-mm 40 --paired results/training-targets.json
+	$(BIN)/cfmri simulate training/validation --subjects 40 --seed 900000 --slab-mm 16 --paired results/validation-targets.json
+	$(TRAIN) editor training/unlabelled --output training/editor --iterations 5000 --resume
+	$(TRAIN) direct-editor training/pairs --output training/direct_editor --iterations 3500 --batch-size 8 --resume
+	$(TRAIN) iap-predictor training/unlabelled --output training/iap_predictor --iterations 2000 --resume
+	$(TRAIN) segmenter training/labelled --output training/segmenter --iterations 600 --resume
+	for kind in editor direct_editor iap_predictor segmenter; do \
 		mkdir -p cfmri_core/weights/$$kind && cp training/$$kind/model/* cfmri_core/weights/$$kind/; done
+	$(BIN)/cfmri calibrate support training/unlabelled training/validation --model cfmri_core/weights
+	cp training/direct_editor/model/support.json cfmri_core/weights/direct_editor/
+	$(BIN)/cfmri calibrate edits training/validation --model cfmri_core/weights --method inversion --replays 2
+	$(BIN)/cfmri calibrate edits training/validation --model cfmri_core/weights --method fast --replays 1
 
 # The figures in results/: simulated patients that no shipped model was trained or tuned on. Hours on two cores; what was
 # interrupted goes on. EVALUATE takes further options, e.g. EVALUATE="--device cuda" or EVALUATE="--slices 6".

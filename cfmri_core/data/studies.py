@@ -90,7 +90,9 @@ def survey(root: Path) -> Catalogue:
         raise RequestError(
             f"{root} is not a folder.", "Give a folder of studies, e.g. one that `cfmri simulate` wrote."
         )
-    studies = [_dicom_study(folder.parent) for folder in sorted(root.glob("*/dicom")) if folder.is_dir()]
+    # A hidden folder is one that is being written.
+    folders = [folder for folder in sorted(root.glob("*/dicom")) if folder.is_dir() and folder.parent.name[0] != "."]
+    studies = [_dicom_study(folder.parent) for folder in folders]
     studies += [_nifti_study(path) for path in sorted(root.glob("*.nii.gz"))]
     found = survey_bids(root)
     found = Catalogue((*studies, *found.studies), found.remarks)
