@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cfmri_core.cli.console import emit, formatted, progress_shown, table
-from cfmri_core.cli.device import resolved_device
+from cfmri_core.models.device import resolved_device
 
 app = typer.Typer(
     help="Learn when to believe an edit, and write it beside the models.", no_args_is_help=True, rich_markup_mode=None

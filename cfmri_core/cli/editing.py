@@ -10,8 +10,8 @@ import typer
 
 from cfmri_core.acquisition import PARAMETERS, parse_assignments
 from cfmri_core.cli.console import choice, emit, formatted, note, progress_shown, table, warn
-from cfmri_core.cli.device import resolved_device
 from cfmri_core.errors import RequestError
+from cfmri_core.models.device import resolved_device
 
 if TYPE_CHECKING:
     from cfmri_core.pipeline.counterfactual import Counterfactual

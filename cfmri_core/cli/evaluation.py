@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfmri_core.cli.console import emit, formatted, progress_shown, table
-from cfmri_core.cli.device import resolved_device
 from cfmri_core.errors import RequestError
+from cfmri_core.models.device import resolved_device
 
 if TYPE_CHECKING:
     from cfmri_core.evaluation.suite import Suite, SuiteResult

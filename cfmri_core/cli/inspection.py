@@ -17,7 +17,7 @@ from cfmri_core.errors import CfmriError, CheckpointError
 
 _PACKAGES = ("torch", "monai", "numpy", "pydicom", "highdicom", "nibabel", "SimpleITK", "monailabel", "slicer-core")
 _OPTIONAL = {"monailabel": "cfmri serve", "slicer-core": "the tests of the 3D Slicer module"}
-_MODEL_KINDS = ("editor", "iap_predictor", "segmenter")
+_MODEL_KINDS = ("editor", "direct_editor", "iap_predictor", "segmenter")
 
 
 def info(

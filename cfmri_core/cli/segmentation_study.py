@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfmri_core.cli.console import emit, progress_shown
-from cfmri_core.cli.device import resolved_device
 from cfmri_core.cli.training import EditorFolder, Method, Population, counterfactual_plan
 from cfmri_core.errors import RequestError
+from cfmri_core.models.device import resolved_device
 
 if TYPE_CHECKING:
     from cfmri_core.data.studies import Study

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfmri_core.cli.console import emit, progress_shown, table
-from cfmri_core.cli.device import resolved_device
 from cfmri_core.cli.training import EditorFolder, Method
+from cfmri_core.models.device import resolved_device
 
 if TYPE_CHECKING:
     from cfmri_core.evaluation.stress_test import StressTest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfmri_core.cli.console import emit, progress_shown, warn
-from cfmri_core.cli.device import resolved_device
+from cfmri_core.models.device import resolved_device
 
 if TYPE_CHECKING:
     from cfmri_core.training.counterfactuals import CounterfactualPlan

@@ -17,11 +17,12 @@ from cfmri_core.errors import RemoteError
 from cfmri_core.io.atomic import atomic_file
 from cfmri_core.io.nifti import read_nifti, sidecar_of, write_nifti
 from cfmri_core.io.scan import Scan, read_scan
-from cfmri_core.models.model_folder import KINDS, locate_model
+from cfmri_core.models.model_folder import locate_model
 from cfmri_core.progress import Progress, silent
 from cfmri_core.volume import Volume
 
 MODELS = ("iap_predictor", "counterfactual", "tissue_segmenter")
+_MODEL_KINDS = ("editor", "iap_predictor", "segmenter")
 TRAINING = {"augmentation": "counterfactual", "counterfactuals_per_volume": 1, "epochs": 8, "seed": 1}
 EDIT_OPTIONS = {"seed": 0}
 
@@ -74,7 +75,7 @@ def run_demo(out: Path, port: int = 0, progress: Progress = silent) -> Path:
     from cfmri_core.evaluation.report import write_report
 
     started = time.monotonic()
-    for kind in KINDS:
+    for kind in _MODEL_KINDS:
         locate_model(kind)
     studies = prepare_studies(out, progress)
     forget_server(studies)

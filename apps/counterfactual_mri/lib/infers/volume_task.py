@@ -20,9 +20,9 @@ from cfmri_server.request_schema import InferParams, known_params
 from cfmri_server.served_models import ServedModels
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
-from cfmri_core.cli.device import resolved_device
 from cfmri_core.errors import RequestError
 from cfmri_core.io.json_text import plain
+from cfmri_core.models.device import resolved_device
 from cfmri_core.progress import Progress, silent
 from cfmri_core.volume import Volume
 

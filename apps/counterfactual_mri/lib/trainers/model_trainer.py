@@ -14,8 +14,8 @@ from cfmri_server.served_models import ServedModels
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-from cfmri_core.cli.device import resolved_device
 from cfmri_core.errors import CfmriError
+from cfmri_core.models.device import resolved_device
 from cfmri_core.progress import Progress
 from lib.trainers.progress_file import EMPTY_PROGRESS, STEPS_PER_EPOCH, ProgressFile
 
