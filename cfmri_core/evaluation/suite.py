@@ -15,7 +15,7 @@ from cfmri_core.data.studies import Study
 from cfmri_core.errors import RequestError
 from cfmri_core.evaluation.statistics import Interval, PairedTest, mean_interval, paired_tests
 from cfmri_core.evaluation.summary_table import SummaryTable
-from cfmri_core.io.json_text import json_text
+from cfmri_core.io.json_text import json_text, plain
 from cfmri_core.progress import Progress, silent
 
 #: Metric name to value.
@@ -116,12 +116,12 @@ class SuiteResult:
     tables: Sequence[SummaryTable] = ()
 
     def to_json(self, provenance: Mapping[str, str]) -> str:
-        """Return the result file's text: per patient, in sum, and where it came from."""
+        """Return the result file's text: in sum, per patient on a line each, and where it came from."""
         patients = [
             {"patient": result.patient, "kinds": result.kinds, "cases": result.cases, "facts": result.facts}
             for result in self.patients
         ]
-        return json_text(
+        return result_text(
             {
                 "suite": self.suite,
                 "provenance": provenance,
@@ -133,6 +133,21 @@ class SuiteResult:
                 "patients": patients,
             }
         )
+
+
+def result_text(content: Mapping[str, Any]) -> str:
+    """Return a result file's text: numbers to 6 significant digits, each patient on one line."""
+    short = _shortened(plain(content))
+    lines = ",\n    ".join(json_text(patient, indent=None) for patient in short.pop("patients"))
+    return f'{json_text(short).removesuffix("}").rstrip()},\n  "patients": [\n    {lines}\n  ]\n}}\n'
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shortened(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def run_suite(
