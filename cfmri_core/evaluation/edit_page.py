@@ -43,6 +43,8 @@ _KINDS = {
     _CROSS_VENDOR: "To the other manufacturer, every parameter changed",
     _DECORRELATED: "Decorrelated: every parameter drawn on its own",
 }
+#: Result file of the main one's patients with one parameter changed, when those were evaluated apart.
+_SINGLE_PARAMETERS = "edit-single"
 #: Titles of further result files of suite edit.
 _VARIANTS = {
     "edit-shifted": "Another simulator setting, never trained on: coils, noise, looks of the scanners, tissue values",
@@ -56,12 +58,15 @@ def edit_section(files: Sequence[ResultFile]) -> str:
     Args:
         files: Results of suite edit, the main one first.
     """
-    main, *others = files
+    main = files[0]
+    same_patients = [main, *(file for file in files if file.name == _SINGLE_PARAMETERS)]
+    others = [file for file in files if file not in same_patients]
+    aggregate = {kind: arms for file in same_patients for kind, arms in file.aggregate.items()}
     lines = ["## Editing", "", _EDIT_NOTES, *_kind_tables(main)]
     if _CROSS_VENDOR in main.aggregate:
         lines += [f"The paper's SSIM to the source, at its chosen setting (Table 4): {_PAPER_SSIM_SOURCE}.", ""]
-    lines += _singles(main.aggregate)
-    aims = aim_rows(main.aggregate, lambda value: f"{value:.2f}")
+    lines += _singles(aggregate)
+    aims = aim_rows(aggregate, lambda value: f"{value:.2f}")
     if aims:
         lines += ["### Aims, set before the run", "", *markdown_table(["Aim", "Arm", "Reached", "Met"], aims), ""]
     lines += [*_tests(main), *main.own_tables()]
