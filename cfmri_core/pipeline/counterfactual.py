@@ -47,8 +47,9 @@ class Method:
 
 #: `inversion`: edit-friendly DDPM inversion (Huberman-Spiegelglas et al., CVPR 2024) with the source condition as the
 #: base of guidance; steps, guidance and depth chosen on 8 simulated validation patients among settings of at most 40
-#: evaluations (guidance 1 comes nearer to the truth by 0.4 dB but makes only half of the change). `paper`: Algorithm 1 of Morão et al. as its authors run it. `fast`: one evaluation of the direct
-#: editor, which was trained on simulated pairs.
+#: evaluations (guidance 1 comes nearer to the truth by 0.4 dB but makes only half of the change). `paper`: Algorithm 1
+#: of Morão et al. as its authors run it. `fast`: one evaluation of the direct editor, which was trained on simulated
+#: pairs.
 METHODS: Mapping[str, Method] = {
     "inversion": Method("editor", steps=13, guidance_scale=1.25, depth=999, evaluations_per_step=2),
     "paper": Method("editor", steps=50, guidance_scale=3.0, depth=50, evaluations_per_step=2),
