@@ -18,6 +18,8 @@ from cfmri_core.errors import CfmriError, CheckpointError
 _PACKAGES = ("torch", "monai", "numpy", "pydicom", "highdicom", "nibabel", "SimpleITK", "monailabel", "slicer-core")
 _OPTIONAL = {"monailabel": "cfmri serve", "slicer-core": "the tests of the 3D Slicer module"}
 _MODEL_KINDS = ("editor", "direct_editor", "iap_predictor", "segmenter")
+#: Models that one can do without, and what for: pairs to train them on are rare.
+_OPTIONAL_MODELS = {"direct_editor": "method fast"}
 
 
 def info(
@@ -123,7 +125,12 @@ def _missing(report: dict[str, Any]) -> list[dict[str, Any]]:
         if version is None
     ]
     missing += [
-        {"what": f"model {kind}", "required": True, "needed_for": "results", "mend": model["problem"]}
+        {
+            "what": f"model {kind}",
+            "required": kind not in _OPTIONAL_MODELS,
+            "needed_for": _OPTIONAL_MODELS.get(kind, "results"),
+            "mend": model["problem"],
+        }
         for kind, model in report["models"].items()
         if not model["found"]
     ]
