@@ -203,15 +203,9 @@ def edit_volume(
     # A magnitude image has no negative values; a source that has some may keep as low ones.
     voxels = np.maximum(voxels, min(0.0, float(volume.voxels.min())))
     evidence = {
-        "synthetic": True,
-        "cfmri_version": cfmri_core.__version__,
-        "model": {"kind": METHODS[request.method].model, "sha256": editor.sha256, "preset": editor.preset},
-        **_settings(request, is_null=bool(torch.equal(*map(editor.spec.encode, (factual, requested))))),
+        **_provenance(request, factual, requested, editor),
         "slices": [first, last],
         "slice_axis": "ijk"[whole.slice_axis],
-        "factual": factual.as_dict(),
-        "requested": requested.as_dict(),
-        "changes": {name: list(values) for name, values in factual.differences(requested).items()},
         "intensity_scale": {"low": scale.low, "high": scale.high},
         "warnings": support_warnings(factual, requested, editor.spec),
         "quality": _quality(native, change),
@@ -276,19 +270,7 @@ def edit_images(
         defaults.guidance_scale if guidance_scale is None else guidance_scale,
         seed,
     )
-    batches = torch.split(images, BATCH)
-    edited = []
-    for number, batch in enumerate(batches):
-
-        def report(step: int, total: int, done: int = number) -> None:
-            progress(done * total + step, len(batches) * total, "editing")
-
-        x0 = editor.normalisation.to_network(batch).to(editor.device)
-        with torch.inference_mode():
-            start = first_slice + number * BATCH
-            result = run.edit(x0, source, target, range(start, start + len(batch)), report)
-        edited.append(editor.normalisation.from_network(result.cpu(), batch))
-    return torch.cat(edited)
+    return run.in_batches(images, source, target, first_slice, progress)
 
 
 def _require_model(method: str, kind: str) -> None:
@@ -324,6 +306,22 @@ class _Run:
     guidance_scale: float
     seed: int
 
+    def in_batches(
+        self, images: Tensor, source: Tensor, target: Tensor, first_slice: int, progress: Progress
+    ) -> Tensor:
+        scale, batches, edited = self.editor.normalisation, torch.split(images, BATCH), []
+        for number, batch in enumerate(batches):
+
+            def report(step: int, total: int, done: int = number) -> None:
+                progress(done * total + step, len(batches) * total, "editing")
+
+            start = first_slice + number * BATCH
+            with torch.inference_mode():
+                x0 = scale.to_network(batch).to(self.editor.device)
+                result = self.edit(x0, source, target, range(start, start + len(batch)), report)
+            edited.append(scale.from_network(result.cpu(), batch))
+        return torch.cat(edited)
+
     def edit(self, x0: Tensor, source: Tensor, target: Tensor, numbers: range, callback: Callback) -> Tensor:
         rows, columns = x0.shape[2:]
         alpha_bar, device = self.editor.alpha_bar, self.editor.device
@@ -350,6 +348,21 @@ class _Run:
             guidance_scale=self.guidance_scale,
             callback=callback,
         )
+
+
+def _provenance(
+    request: EditRequest, factual: AcquisitionParameters, requested: AcquisitionParameters, editor: AnyEditor
+) -> dict[str, Any]:
+    """What was asked of which model."""
+    return {
+        "synthetic": True,
+        "cfmri_version": cfmri_core.__version__,
+        "model": {"kind": METHODS[request.method].model, "sha256": editor.sha256, "preset": editor.preset},
+        **_settings(request, is_null=bool(torch.equal(*map(editor.spec.encode, (factual, requested))))),
+        "factual": factual.as_dict(),
+        "requested": requested.as_dict(),
+        "changes": {name: list(values) for name, values in factual.differences(requested).items()},
+    }
 
 
 def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:
