@@ -58,7 +58,9 @@ def edit(
     guidance_scale: Annotated[float | None, typer.Option(help="Guidance; the method's own if absent.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the method's own if absent.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
-    source_noise: Annotated[str, typer.Option(help="keep, or remove (method fast only).")] = "keep",
+    source_noise: Annotated[
+        str, typer.Option(help="keep; scale to the requested protocol's, or remove: fast only.")
+    ] = "keep",
     slices: Annotated[str | None, typer.Option(help="K for one slice, A:B for slices A to B-1.")] = None,
     check: Annotated[
         bool, typer.Option(help="Judge source, request and result; see 'support' in the evidence.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,10 @@ from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack
 from cfmri_core.volume import Volume
 
+#: Paired renderings whose names begin so are shown to a network as truth, never as a source: protocols that nobody
+#: scans with (no fat suppression, extreme flip angles and echo times), which tell water from fat and T1 from density.
+PROBE = "probe"
+
 
 @dataclass(frozen=True)
 class Renderings:
@@ -28,17 +32,45 @@ class Renderings:
     Attributes:
         noisy: As scanned, each rendering normalised by its own scale, float16, shape
             ``(renderings, slices, size, size)``.
-        clean: The same without noise, each normalised by its own scale, float16, same shape.
-        gain: Factor from the scale of ``clean`` to that of ``noisy``, shape ``(renderings,)``.
-        offset: Offset that goes with it, same shape.
+        clean: The same without noise, on the same scales, float16, same shape.
+        low: What 0 of each rendering's scale is in scanner units, shape ``(renderings,)``.
+        span: Scanner units from 0 to 1 of each rendering's scale, same shape.
+        clean_span: The same of the scale that each rendering would have without noise, same shape.
+        noise: Standard deviation of the noise in tissue, in scanner units, same shape.
         parameters: Acquisition parameters per rendering.
+        sources: Numbers of the renderings that stand for scans; the others are probes.
+        slice_distance_mm: Between the centres of neighbouring slices.
     """
 
     noisy: Tensor
     clean: Tensor
-    gain: Tensor
-    offset: Tensor
+    low: Tensor
+    span: Tensor
+    clean_span: Tensor
+    noise: Tensor
     parameters: tuple[AcquisitionParameters, ...]
+    sources: tuple[int, ...]
+    slice_distance_mm: float
+
+    @property
+    def scanned_as(self) -> list[AcquisitionParameters]:
+        """Parameters of the sources."""
+        return [self.parameters[number] for number in self.sources]
+
+    def clean_in_units_of(self, source: int, renderings: Sequence[int], middle: int) -> Tensor:
+        """Return one slice of some renderings without noise, in the normalised intensity of another rendering.
+
+        Args:
+            source: The rendering whose scale is used.
+            renderings: Which to return.
+            middle: Number of the slice.
+
+        Returns:
+            float32, shape ``(renderings, size, size)``.
+        """
+        gain = (self.span[renderings] / self.span[source])[:, None, None]
+        offset = ((self.low[renderings] - self.low[source]) / self.span[source])[:, None, None]
+        return self.clean[renderings, middle].float() * gain + offset
 
 
 def load_renderings(studies: Sequence[Study], image_size: int, progress: Progress = silent) -> list[Renderings]:
@@ -59,7 +91,7 @@ def load_renderings(studies: Sequence[Study], image_size: int, progress: Progres
                 f"{study.subject_id} has {len(study.paired)} paired renderings.",
                 "Simulate the subjects with --paired FILE.json and at least 2 targets.",
             )
-        loaded.append(_stacked([_rendering(folder, image_size) for folder in study.paired.values()]))
+        loaded.append(_stacked({name: _rendering(folder, image_size) for name, folder in study.paired.items()}))
         progress(number, len(studies), study.subject_id)
     return loaded
 
@@ -89,20 +121,22 @@ def paired_truth(folder: Path, grid: Volume) -> Volume:
     return truth
 
 
-_Rendering = tuple[Tensor, Tensor, float, float, AcquisitionParameters]
+_Rendering = tuple[Tensor, Tensor, float, float, float, float, AcquisitionParameters, float]
 
 
 def _rendering(folder: Path, image_size: int) -> _Rendering:
     noisy = read_scan(folder / "dicom").volume
     clean = paired_truth(folder, noisy)
-    of_noisy, of_clean = IntensityScale.of(noisy.voxels), IntensityScale.of(clean.voxels)
-    span = of_noisy.high - of_noisy.low
+    scale, of_clean = IntensityScale.of(noisy.voxels), IntensityScale.of(clean.voxels)
     return (
-        _images(noisy, of_noisy, image_size),
-        _images(clean, of_clean, image_size),
-        (of_clean.high - of_clean.low) / span,
-        (of_clean.low - of_noisy.low) / span,
+        _images(noisy, scale, image_size),
+        _images(clean, scale, image_size),
+        scale.low,
+        scale.high - scale.low,
+        of_clean.high - of_clean.low,
+        float((noisy.voxels - clean.voxels)[clean.voxels > of_clean.low + 0.3 * (of_clean.high - of_clean.low)].std()),
         paired_parameters(folder),
+        float(noisy.spacing_mm[SliceStack.of(noisy, image_size).slice_axis]),
     )
 
 
@@ -111,6 +145,17 @@ def _images(volume: Volume, scale: IntensityScale, image_size: int) -> Tensor:
     return stack.images(scale.normalise(np.asarray(stack.native(volume.voxels))))[:, 0].half()
 
 
-def _stacked(renderings: Sequence[_Rendering]) -> Renderings:
-    noisy, clean, gain, offset, parameters = zip(*renderings, strict=True)
-    return Renderings(torch.stack(noisy), torch.stack(clean), torch.tensor(gain), torch.tensor(offset), parameters)
+def _stacked(renderings: Mapping[str, _Rendering]) -> Renderings:
+    noisy, clean, low, span, clean_span, noise, parameters, distance = zip(*renderings.values(), strict=True)
+    sources = tuple(number for number, name in enumerate(renderings) if not name.startswith(PROBE))
+    return Renderings(
+        torch.stack(noisy),
+        torch.stack(clean),
+        torch.tensor(low),
+        torch.tensor(span),
+        torch.tensor(clean_span),
+        torch.tensor(noise),
+        parameters,
+        sources,
+        distance[0],
+    )

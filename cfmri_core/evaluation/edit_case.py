@@ -43,7 +43,8 @@ class Patient:
     """A simulated patient's scan and what is known about it.
 
     Attributes:
-        volume: The scan, scanner units.
+        volume: The scan, scanner units; only the slices that are measured.
+        whole: The scan with all its slices.
         parameters: How it was acquired.
         labels: True tissue labels, shape of the scan.
         clean: The scan without noise, if it was written.
@@ -51,6 +52,7 @@ class Patient:
     """
 
     volume: Volume
+    whole: Volume
     parameters: AcquisitionParameters
     labels: NDArray[np.uint8]
     clean: Volume | None
@@ -66,11 +68,16 @@ class Patient:
         slices = None if slice_count is None else _central(labels.voxels, slice_count)
         return cls(
             _cropped(scan.volume, slices),
+            scan.volume,
             scan.acquisition.parameters,
             _cropped(labels, slices).voxels,
             None if clean is None else _cropped(clean, slices),
             slices,
         )
+
+    def measured_slices(self, whole: Volume) -> Volume:
+        """Crop a volume with all slices to those that are measured."""
+        return _cropped(whole, self.slices)
 
     @property
     def mask(self) -> Mask:

@@ -69,8 +69,10 @@ class Edit:
 #: Arms that edit.
 EDITS: Mapping[str, Edit] = {
     **{method: Edit(method) for method in METHODS},
+    "fast, noise scaled": Edit(FAST, "scale"),
     "fast, noise removed": Edit(FAST, "remove"),
 }
+_WHOSE_NOISE = {"keep": SOURCE_NOISE, "scale": OWN_NOISE, "remove": NO_NOISE}
 #: What an arm learned from. What is learned from pairs needs a simulator; scans alone are what a hospital has.
 NO_LEARNING, UNPAIRED, PAIRS = "no learning", "learned from unpaired scans", "learned from simulated pairs"
 #: Kinds of cases that the published loop is run on; it takes the most time and knows no single parameters.
@@ -163,17 +165,20 @@ class EditSuite:
         for name in self.edits:
             if name == PAPER and case.kind not in PAPER_KINDS:
                 continue
+            # An editor that looks at neighbouring slices gets them all, there and back.
+            sees_neighbours = self.editors[EDITS[name].method].reach > 0
+            source = case.patient.whole if sees_neighbours else case.patient.volume
+            measured = case.patient.measured_slices if sees_neighbours else _as_it_is
             started = time.monotonic()
-            result = self._edit(name, case.patient.volume, case.patient.parameters, case.requested)
+            result = self._edit(name, source, case.patient.parameters, case.requested)
             extra = {
                 "evaluations_per_slice": float(result.evidence["network_evaluations_per_slice"]),
                 "elapsed_s": time.monotonic() - started,
             }
             if case.kind == CROSS_VENDOR:
                 returned = self._edit(name, result.volume, result.requested, case.patient.parameters)
-                extra |= case.round_trip(normalised(returned.volume))
-            noise = SOURCE_NOISE if EDITS[name].source_noise == "keep" else NO_NOISE
-            arms[name] = Arm(result.volume, noise, extra=extra)
+                extra |= case.round_trip(normalised(measured(returned.volume)))
+            arms[name] = Arm(measured(result.volume), _WHOSE_NOISE[EDITS[name].source_noise], extra=extra)
         return arms
 
     def _edit(
@@ -256,6 +261,10 @@ def _without_learning(case: EditCase) -> dict[str, Arm]:
 @cache
 def _population(setting: str) -> ReferencePopulation:
     return ReferencePopulation(setting)
+
+
+def _as_it_is(volume: Volume) -> Volume:
+    return volume
 
 
 def _score(

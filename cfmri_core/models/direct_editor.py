@@ -1,26 +1,33 @@
-"""The direct editor: one network evaluation from a slice to its counterfactual, learned from pairs.
+"""The direct editor: one network evaluation from a slice to its counterfactuals, learned from pairs.
+
+The network reads pseudo maps off a slice (how much water, how much fat, relaxation, coil and fields) and the
+signal equation shows them under any protocol, see `cfmri_core.models.signal_decoder`. So echo time, repetition
+time, flip angle, field strength and slice thickness act as physics says, on and off the protocols that were
+seen in training, and one evaluation serves every target.
 
 Where the diffusion editor learns from scans as a hospital has them, each acquired once, this one
-needs the same anatomy under two acquisitions. Such pairs come from the simulator, so what it knows
-about a scanner is what the simulator assumes about it.
+needs the same anatomy under several acquisitions. Those come from the simulator, which knows the same
+equation; what this editor knows about a scanner is what the simulator assumes about it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the customary name)
-from torch import Tensor
+from torch import Tensor, nn
 
+from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 from cfmri_core.models.precision import autocast
+from cfmri_core.models.signal_decoder import CHANNELS, Protocols, PseudoMaps, SignalDecoder
 from cfmri_core.models.unet import ConditionalUNet, UNetSize, with_tuples
 
 #: Neighbouring slices that the network sees at once, the edited one in the middle.
@@ -28,6 +35,8 @@ SLICES_SEEN = 3
 #: Standard deviation in pixels of the blur whose remainder is shown to the network as detail, and the factor on it.
 #: Noise is a few hundredths of the intensity range; without this the network did not learn to see it.
 DETAIL_SIGMA_PIXELS, DETAIL_GAIN = 1.0, 8.0
+#: Weights of neighbouring slices in the maps of coils and fields, see `PseudoMaps.steadied`.
+STEADYING = (1 / 27, 3 / 27, 6 / 27, 7 / 27, 6 / 27, 3 / 27, 1 / 27)
 
 PRESETS: Mapping[str, UNetSize] = {
     "tiny": UNetSize(
@@ -53,17 +62,32 @@ PRESETS: Mapping[str, UNetSize] = {
 }
 
 
+class MapNetwork(nn.Module):
+    """A U-Net that reads channels off slices, and the decoder that turns them into images.
+
+    Args:
+        size: Size of the U-Net.
+        spec: Meaning of a condition vector.
+    """
+
+    def __init__(self, size: UNetSize, spec: ConditionSpec) -> None:
+        super().__init__()
+        self.unet = ConditionalUNet(size, spec.width, in_images=2 * SLICES_SEEN, out_images=CHANNELS)
+        models, options = (len(spec.categories[name]) for name in ("manufacturer_model", "scan_options"))
+        self.decoder = SignalDecoder(models, options, size.image_size)
+
+
 class DirectEditor:
-    """A network from slices, factual and requested parameters to the noise-free source and the change.
+    """A network from slices and how they were acquired to pseudo maps, and their image under any protocol.
 
     Attributes:
-        network: The U-Net, float32.
-        spec: Meaning of a condition vector; the network takes two, factual before requested.
+        network: U-Net and decoder, float32.
+        spec: Meaning of a condition vector.
         size: Size of the network.
         sha256: Checksum of the weights file this was loaded from, empty for a new editor.
     """
 
-    def __init__(self, network: ConditionalUNet, spec: ConditionSpec, size: UNetSize, sha256: str = "") -> None:
+    def __init__(self, network: MapNetwork, spec: ConditionSpec, size: UNetSize, sha256: str = "") -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = spec
         self.size = size
@@ -71,14 +95,14 @@ class DirectEditor:
 
     @classmethod
     def create(cls, preset: str, spec: ConditionSpec) -> Self:
-        """Return an untrained editor: it changes nothing.
+        """Return an untrained editor: it guesses that what is dim is fat.
 
         Raises:
             RequestError: There is no such preset.
         """
         if preset not in PRESETS:
             raise RequestError(f"There is no direct editor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
-        return cls(_network(PRESETS[preset], spec), spec, PRESETS[preset])
+        return cls(MapNetwork(PRESETS[preset], spec), spec, PRESETS[preset])
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
@@ -90,7 +114,7 @@ class DirectEditor:
         values, state, sha256 = read_model(folder, "direct_editor")
         with checked_config(folder):
             spec, size = ConditionSpec.from_json(values["spec"]), UNetSize(**with_tuples(values["size"]))
-            network = _network(size, spec)
+            network = MapNetwork(size, spec)
         load_weights(network, state, folder)
         return cls(network.to(device).eval().requires_grad_(False), spec, size, sha256)
 
@@ -118,35 +142,59 @@ class DirectEditor:
     @property
     def reach(self) -> int:
         """How many slices on either side of a slice matter to its edit."""
-        return SLICES_SEEN // 2
+        return SLICES_SEEN // 2 + len(STEADYING) // 2
 
     @property
     def keeps_aspect(self) -> bool:
         """Whether slices are padded to the square; always."""
         return True
 
-    def noise_and_change(self, images: Tensor, factual: Tensor, requested: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimate the noise of slices and what the requested acquisition changes, with gradients if enabled.
+    def maps(self, images: Tensor, source: Sequence[AcquisitionParameters]) -> PseudoMaps:
+        """Read pseudo maps off slices, with gradients if enabled.
 
         Args:
             images: Normalised slices with their neighbours, float32, shape
                 ``(batch, SLICES_SEEN, size, size)``, see `with_neighbours`.
-            factual: Condition vectors of the source, shape ``(1, width)`` or ``(batch, width)``.
-            requested: Condition vectors to imitate, same shapes.
-
-        Returns:
-            Noise of the middle slice and change to its noise-free image, both float32 in normalised
-            intensity, shape ``(batch, 1, size, size)``.
+            source: How they were acquired; one for all or one per slice.
         """
-        batch = images.shape[0]
-        condition = torch.cat([vector.to(images).expand(batch, -1) for vector in (factual, requested)], dim=1)
+        return self.maps_under(images, *self._encoded(source, len(images)))
+
+    def maps_under(self, images: Tensor, condition: Tensor, source: Protocols) -> PseudoMaps:
+        """As `maps`, of what is encoded already: condition vectors and protocols, one row per slice."""
         shown = torch.cat([images, DETAIL_GAIN * (images - _blurred(images))], dim=1)
         with autocast(images.device):
-            output: Tensor = self.network(shown, torch.zeros(batch, device=images.device), condition)
-        noise, gain, offset = output.float().tensor_split(3, dim=1)
-        noise = noise / DETAIL_GAIN
-        clean = images[:, SLICES_SEEN // 2, None] - noise
-        return noise, gain * clean + offset
+            channels: Tensor = self.network.unet(shown, torch.zeros(len(images), device=images.device), condition)
+        middle = images[:, SLICES_SEEN // 2]
+        maps: PseudoMaps = self.network.decoder.maps(channels.float(), middle, source)
+        return maps
+
+    def images(self, maps: PseudoMaps, parameters: Sequence[AcquisitionParameters], slice_distance_mm: float) -> Tensor:
+        """Show pseudo maps under a protocol.
+
+        Args:
+            maps: Of some slices.
+            parameters: One for all slices or one per slice.
+            slice_distance_mm: Between the centres of neighbouring slices.
+
+        Returns:
+            Noise-free slices in the normalised intensity of the source, shape ``(batch, 1, size, size)``.
+        """
+        _, protocols = self._encoded(parameters, len(maps.water))
+        shown: Tensor = self.network.decoder(maps, protocols, slice_distance_mm)
+        return shown[:, None]
+
+    def noise_ratio(self, source: AcquisitionParameters, target: AcquisitionParameters) -> float:
+        """Noise under the target's protocol over that under the source's."""
+        with torch.inference_mode():
+            logarithm = self.network.decoder.log_noise(Protocols.of([source, target], self.spec).to(self.device))
+        return float(torch.exp(logarithm[1] - logarithm[0]))
+
+    def _encoded(self, parameters: Sequence[AcquisitionParameters], batch: int) -> tuple[Tensor, Protocols]:
+        condition = self.spec.encode_all(parameters).to(self.device)
+        protocols = Protocols.of(parameters, self.spec).to(self.device)
+        if len(parameters) == 1:
+            return condition.expand(batch, -1), protocols.expand(batch)
+        return condition, protocols
 
 
 def with_neighbours(images: Tensor) -> Tensor:
@@ -162,11 +210,6 @@ def with_neighbours(images: Tensor) -> Tensor:
     reach = SLICES_SEEN // 2
     shifted = [images[(number + offset).clamp(0, len(images) - 1)] for offset in range(-reach, reach + 1)]
     return torch.cat(shifted, dim=1)
-
-
-def _network(size: UNetSize, spec: ConditionSpec) -> ConditionalUNet:
-    """From slices and their detail to noise, and gain and offset of the change: most of a change scales a tissue."""
-    return ConditionalUNet(size, 2 * spec.width, in_images=2 * SLICES_SEEN, out_images=3)
 
 
 def _blurred(images: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.diffusion.sampling import Callback, edit_friendly, independent_noise, paper_edit, shared_noise
 from cfmri_core.diffusion.schedule import index_grid
 from cfmri_core.errors import ModelOutputError, RequestError
-from cfmri_core.models.direct_editor import DirectEditor, with_neighbours
+from cfmri_core.models.direct_editor import STEADYING, DirectEditor, with_neighbours
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.model_folder import locate_model
+from cfmri_core.models.signal_decoder import REFERENCE_DISTANCE_MM, PseudoMaps
 from cfmri_core.pipeline.support import support_warnings
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack, slab
@@ -56,8 +57,9 @@ METHODS: Mapping[str, Method] = {
     "fast": Method("direct_editor", steps=1, guidance_scale=1.0, depth=0, evaluations_per_step=1),
 }
 DEFAULT_METHOD = "inversion"
-#: What can be done with the source's noise: keep it in the result, or remove it (method `fast` only).
-SOURCE_NOISE = ("keep", "remove")
+#: What can be done with the source's noise: keep it in the result; or, with method `fast` only, bring it to the level
+#: that the requested protocol has, or remove it.
+SOURCE_NOISE = ("keep", "scale", "remove")
 AnyEditor = Editor | DirectEditor
 #: Slices edited together: bounds memory.
 BATCH = 16
@@ -73,7 +75,7 @@ class EditRequest:
         guidance_scale: From 0 to 10; ``None`` takes the method's own.
         steps: From 1 to 1000; ``None`` takes the method's own. `paper` has one step per noise level.
         seed: Seed of the noise; the same seed gives the same result.
-        source_noise: One of `SOURCE_NOISE`; only `fast` can remove it.
+        source_noise: One of `SOURCE_NOISE`; the other methods only keep it.
         slices: First and one past the last slice along the slice axis; ``None`` edits all.
 
     Raises:
@@ -96,8 +98,10 @@ class EditRequest:
         if METHODS[self.method].depth == 0:
             self._require_no_diffusion_settings()
             return
-        if self.source_noise == "remove":
-            raise RequestError(f"Method {self.method} cannot remove noise.", "Use method fast, or keep the noise.")
+        if self.source_noise != "keep":
+            raise RequestError(
+                f"Method {self.method} cannot {self.source_noise} noise.", "Use method fast, or keep the noise."
+            )
         if self.guidance_scale is not None and not 0 <= self.guidance_scale <= 10:
             raise RequestError(f"guidance_scale is {self.guidance_scale}.", "Give a value from 0 to 10.")
         highest = METHODS[self.method].depth
@@ -193,6 +197,7 @@ def edit_volume(
         seed=request.seed,
         source_noise=request.source_noise,
         first_slice=seen_first,
+        slice_distance_mm=float(volume.spacing_mm[whole.slice_axis]),
         progress=progress,
     )
     asked_for = slice(first - seen_first, last - seen_first)
@@ -234,6 +239,7 @@ def edit_images(
     seed: int = 0,
     source_noise: str = SOURCE_NOISE[0],
     first_slice: int = 0,
+    slice_distance_mm: float = REFERENCE_DISTANCE_MM,
     progress: Progress = silent,
 ) -> Tensor:
     """Edit network images of one volume; with `inversion` all slices share the noise, so they change alike.
@@ -249,6 +255,7 @@ def edit_images(
         seed: Seed of the noise.
         source_noise: See `EditRequest`.
         first_slice: Number of the first slice in its volume; a slab then gets the noise it has in the whole.
+        slice_distance_mm: Between the centres of neighbouring slices; only `fast` asks.
         progress: Called per step.
 
     Returns:
@@ -257,11 +264,11 @@ def edit_images(
     Raises:
         RequestError: The editor is of another kind.
     """
-    source, target = editor.spec.encode(factual)[None], editor.spec.encode(requested)[None]
     if isinstance(editor, DirectEditor):
         _require_model(method, "direct_editor")
-        return _edit_directly(images, source, target, editor, source_noise, progress)
+        return _edit_directly(images, factual, requested, editor, source_noise, slice_distance_mm, progress)
     _require_model(method, "editor")
+    source, target = editor.spec.encode(factual)[None], editor.spec.encode(requested)[None]
     defaults = METHODS[method]
     run = _Run(
         editor,
@@ -281,19 +288,30 @@ def _require_model(method: str, kind: str) -> None:
 
 
 def _edit_directly(
-    images: Tensor, source: Tensor, target: Tensor, editor: DirectEditor, source_noise: str, progress: Progress
+    images: Tensor,
+    factual: AcquisitionParameters,
+    requested: AcquisitionParameters,
+    editor: DirectEditor,
+    source_noise: str,
+    slice_distance_mm: float,
+    progress: Progress,
 ) -> Tensor:
-    remove = source_noise == "remove"
-    if torch.equal(source, target) and not remove:
+    if torch.equal(*map(editor.spec.encode, (factual, requested))) and source_noise != "remove":
         return images.clone()
-    edited = []
-    for batch in torch.split(with_neighbours(images), BATCH):
-        with torch.inference_mode():
-            noise, change = editor.noise_and_change(batch.to(editor.device), source, target)
-        middle = batch[:, batch.shape[1] // 2, None]
-        edited.append(middle + change.cpu() - (noise.cpu() if remove else 0))
-        progress(len(edited) * BATCH, max(len(images), len(edited) * BATCH), "editing")
-    return torch.cat(edited)
+    batches = torch.split(with_neighbours(images), BATCH)
+    read = []
+    with torch.inference_mode():
+        for batch in batches:
+            read.append(editor.maps(batch.to(editor.device), [factual]))
+            progress(len(read), len(batches) + 1, "reading maps")
+        maps = PseudoMaps.joined(read).steadied(torch.tensor(STEADYING))
+        edited = editor.images(maps, [requested], slice_distance_mm).cpu()
+        if source_noise != "remove":
+            # What the maps do not explain, noise above all.
+            rest = images - editor.images(maps, [factual], slice_distance_mm).cpu()
+            edited = edited + rest * (editor.noise_ratio(factual, requested) if source_noise == "scale" else 1.0)
+    progress(len(batches) + 1, len(batches) + 1, "showing them under the requested protocol")
+    return edited
 
 
 @dataclass(frozen=True)

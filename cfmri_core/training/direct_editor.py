@@ -15,8 +15,8 @@ from cfmri_core.data.studies import list_studies
 from cfmri_core.errors import RequestError
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.models.direct_editor import PRESETS, SLICES_SEEN, DirectEditor
-from cfmri_core.models.unet import ConditionalUNet
+from cfmri_core.models.direct_editor import PRESETS, SLICES_SEEN, DirectEditor, MapNetwork
+from cfmri_core.models.signal_decoder import Protocols
 from cfmri_core.pipeline.support import fit_training_support, write_training_support
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.card import model_card
@@ -29,6 +29,12 @@ AIR_WEIGHT, TISSUE_INTENSITY = 0.2, 0.08
 #: Added to the mean change of a pair before dividing by it, in normalised intensity: small changes count as much as
 #: large ones, down to this.
 LEAST_CHANGE = 0.03
+#: Weight of the error of the change beside that of the image, at a mean change of 1.
+CHANGE_WEIGHT = 0.1
+#: Weight of the error of the level of noise, a logarithm.
+NOISE_WEIGHT = 0.05
+#: Other renderings that the maps of one scan have to show.
+TARGETS = 4
 
 
 def train_direct_editor(
@@ -38,7 +44,7 @@ def train_direct_editor(
     preset: str = "tiny",
     iterations: int = 6_000,
     batch_size: int = 16,
-    learning_rate: float = 8e-4,
+    learning_rate: float = 1e-3,
     validation_share: float = 0.08,
     seed: int = 0,
     resume: bool = False,
@@ -77,7 +83,7 @@ def train_direct_editor(
     fit, held_back = stratified_split(
         [study.patient for study in studies], [subject.parameters[0] for subject in subjects], shares, seed
     )
-    spec = ConditionSpec.from_parameters([p for index in fit for p in subjects[index].parameters])
+    spec = ConditionSpec.from_parameters([p for index in fit for p in subjects[index].scanned_as])
     editor = DirectEditor.create(preset, spec)
     editor.network.to(device)
     score = train(
@@ -93,68 +99,94 @@ def train_direct_editor(
     command += f"--batch-size {batch_size} --seed {seed}"
     folder = output / "model"
     editor.save(folder, _card(editor, len(fit), command, score))
-    support = fit_training_support([p for index in fit for p in subjects[index].parameters])
+    support = fit_training_support([p for index in fit for p in subjects[index].scanned_as])
     write_training_support(folder, support, weights_sha256(folder))
     return folder
 
 
 class PairLoss:
-    """Mean absolute error of noise and change, over pairs of renderings of one subject."""
+    """Absolute error of images shown from the maps of a scan: under its own protocol and under others."""
 
     def __init__(self, editor: DirectEditor, subjects: Sequence[Renderings], batch_size: int) -> None:
         self.editor, self.subjects, self.batch_size = editor, subjects, batch_size
         self.conditions = [editor.spec.encode_all(subject.parameters) for subject in subjects]
+        self.protocols = [Protocols.of(subject.parameters, editor.spec) for subject in subjects]
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> Tensor:
-        """Draw subjects, slices, pairs of renderings and hidden attributes; return the mean loss."""
+        """Draw scans, targets and hidden attributes; return the mean loss."""
         drawn = [self._draw(generator) for _ in range(self.batch_size)]
-        images, noise, change, factual, requested = (torch.stack(values) for values in zip(*drawn, strict=True))
-        factual, requested = self._hide(factual, requested, generator)
-        return self.of(network, images, noise, change, factual, requested)
+        images, truth, spans, noise, conditions, protocols = zip(*drawn, strict=True)
+        rows = Protocols.joined(protocols)
+        of_images = self.of(
+            network,
+            torch.stack(images),
+            torch.stack(truth),
+            torch.stack(spans),
+            self._hide(torch.stack(conditions), generator),
+            rows,
+        )
+        return of_images + NOISE_WEIGHT * self._of_noise(network, torch.stack(noise), rows)
+
+    def _of_noise(self, network: nn.Module, noise: Tensor, protocols: Protocols) -> Tensor:
+        """Squared error of the logarithm of how noise changes from the scan to its other renderings."""
+        found = cast("MapNetwork", network).decoder.log_noise(protocols.to(self.editor.device)).view_as(noise)
+        wanted = torch.log(noise).to(found)
+        return torch.mean(((found - found[:, :1]) - (wanted - wanted[:, :1])) ** 2)
 
     def of(
-        self, network: nn.Module, images: Tensor, noise: Tensor, change: Tensor, factual: Tensor, requested: Tensor
+        self, network: nn.Module, images: Tensor, truth: Tensor, spans: Tensor, condition: Tensor, protocols: Protocols
     ) -> Tensor:
-        """Loss of given pairs; images ``(batch, SLICES_SEEN, size, size)``, the others as `DirectEditor` has them."""
-        device = self.editor.device
-        images, noise, change = images.to(device), noise.to(device), change.to(device)
-        editor = DirectEditor(cast("ConditionalUNet", network), self.editor.spec, self.editor.size)
-        found_noise, found_change = editor.noise_and_change(images, factual.to(device), requested.to(device))
-        clean = images[:, SLICES_SEEN // 2, None] - noise
-        tissue = torch.maximum(clean, clean + change) > TISSUE_INTENSITY
+        """Loss of given scans.
+
+        Args:
+            network: A `MapNetwork`.
+            images: Scans with neighbours, shape ``(batch, SLICES_SEEN, size, size)``.
+            truth: The middle slice without noise, under its own protocol and under others, in the normalised
+                intensity of the scan, shape ``(batch, 1 + others, size, size)``.
+            spans: From 0 to 1 of each truth's own scale, in that of the scan, shape ``(batch, 1 + others)``.
+            condition: Of the scans, shape ``(batch, width)``.
+            protocols: Of the truths, ``batch * (1 + others)`` rows.
+        """
+        device, shown = self.editor.device, truth.shape[1]
+        images, truth, spans = images.to(device), truth.to(device), spans.to(device)[:, :, None, None]
+        editor = DirectEditor(cast("MapNetwork", network), self.editor.spec, self.editor.size)
+        protocols = protocols.to(device)
+        source = protocols.rows(torch.arange(0, len(images) * shown, shown, device=device))
+        maps = editor.maps_under(images, condition.to(device), source)
+        distance = self.subjects[0].slice_distance_mm
+        found = editor.network.decoder(maps.repeated(shown), protocols, distance).view_as(truth) / spans
+        truth = truth / spans
+        tissue = torch.maximum(truth, truth[:, :1]) > TISSUE_INTENSITY
         weight = torch.where(tissue, 1.0, AIR_WEIGHT)
-        weight = weight / weight.mean(dim=(1, 2, 3), keepdim=True)
-        size = (weight * change.abs()).mean(dim=(1, 2, 3), keepdim=True)
-        of_change = weight * (found_change - change).abs()
-        # Noise and change are judged apart: judged by their sum, the noise would learn to make up for a wrong change.
-        of_noise = weight * (found_noise - noise).abs()
-        return torch.mean(of_change * (1 + 0.1 / (size + LEAST_CHANGE)) + of_noise)
+        weight = weight / weight.mean(dim=(2, 3), keepdim=True)
+        change = (weight * (truth - truth[:, :1]).abs()).mean(dim=(2, 3), keepdim=True)
+        error = found - truth
+        # The change is judged beside the image: where little changes, an image is nearly right without any change.
+        of_change = weight * (error - error[:, :1]).abs() * (CHANGE_WEIGHT / (change + LEAST_CHANGE))
+        return torch.mean(weight * error.abs() + of_change)
 
-    def _hide(self, factual: Tensor, requested: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Hide attributes of the source, half of them in the request too: what is unknown and not asked for."""
-        shape = (len(factual), len(self.editor.spec.blocks))
+    def _hide(self, conditions: Tensor, generator: torch.Generator) -> Tensor:
+        """Hide attributes of the source."""
+        shape = (len(conditions), len(self.editor.spec.blocks))
         hidden = torch.rand(shape, generator=generator) < HIDDEN_ATTRIBUTE_SHARE
-        also = hidden & (torch.rand(shape, generator=generator) < 0.5)
-        drop = self.editor.spec.drop_attributes
-        return drop(factual, ~hidden), drop(requested, ~also)
+        return self.editor.spec.drop_attributes(conditions, ~hidden)
 
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """One pair: images, noise, change, factual and requested condition."""
+    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Protocols]:
+        """One scan with its truths: images, truth, spans, noise, condition, protocols."""
         number = int(torch.randint(len(self.subjects), (), generator=generator))
         subject = self.subjects[number]
         renderings, slices = subject.noisy.shape[:2]
-        source, target = torch.randint(renderings, (2,), generator=generator).tolist()
+        source = subject.sources[int(torch.randint(len(subject.sources), (), generator=generator))]
+        others = torch.randperm(renderings, generator=generator)[:TARGETS].tolist()
+        chosen = [source, *others]
         middle = int(torch.randint(slices, (), generator=generator))
         seen = [min(max(middle + offset - SLICES_SEEN // 2, 0), slices - 1) for offset in range(SLICES_SEEN)]
-        images = subject.noisy[source][seen].float()
-        clean = subject.clean[source, middle, None].float() * subject.gain[source] + subject.offset[source]
-        noise = images[SLICES_SEEN // 2, None] - clean
-        change = subject.clean[target, middle, None].float() - clean
-        conditions = self.conditions[number]
-        drawn = (images, noise, change)
+        images, truth = subject.noisy[source][seen].float(), subject.clean_in_units_of(source, chosen, middle)
         if torch.rand((), generator=generator) < 0.5:
-            images, noise, change = (value.flip(-1) for value in drawn)
-        return images, noise, change, conditions[source], conditions[target]
+            images, truth = images.flip(-1), truth.flip(-1)
+        spans = subject.clean_span[chosen] / subject.span[source]
+        noise, protocols = subject.noise[chosen], self.protocols[number].rows(chosen)
+        return images, truth, spans, noise, self.conditions[number][source], protocols
 
 
 class PairValidation:
@@ -173,11 +205,12 @@ def _card(editor: DirectEditor, subjects: int, command: str, score: float) -> st
     parameters = sum(value.numel() for value in editor.network.parameters()) / 1e6
     return model_card(
         "Direct editor: counterfactual acquisition parameters in one evaluation",
-        f"Network from three neighbouring slices to noise and change ({parameters:.1f} M parameters, preset "
-        f"`{editor.preset}`).",
+        f"Network from three neighbouring slices to pseudo maps, shown by the signal equation ({parameters:.1f} M "
+        f"parameters, preset `{editor.preset}`).",
         data=f"{subjects} simulated training subjects, each under several acquisitions.",
         command=command,
         performance=f"Best pair loss on held-back subjects: {score:.4f}.",
-        limitations="It learned from simulated pairs only: what it shows of a scanner is what the simulator assumes "
-        "about it, invented styles included. Nothing is known about its results on patients.",
+        limitations="It learned from simulated pairs only, and the simulator uses the same signal equation: what it "
+        "shows of a scanner is what the simulator assumes about it, invented styles included. The maps inside are not "
+        "measurements. Nothing is known about its results on patients.",
     )

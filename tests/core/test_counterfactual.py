@@ -7,7 +7,7 @@ import torch
 from cfmri_core.errors import AcquisitionError, Cancelled, RequestError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import PRESETS as DIRECT_EDITORS
-from cfmri_core.models.direct_editor import DirectEditor
+from cfmri_core.models.direct_editor import DirectEditor, MapNetwork
 from cfmri_core.models.editor import PRESETS as EDITORS
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.unet import ConditionalUNet
@@ -30,8 +30,7 @@ def editor():
 @pytest.fixture(scope="module")
 def direct_editor(editor):
     size = dataclasses.replace(DIRECT_EDITORS["tiny"], image_size=32, channels=(32, 32), attention=(False, False))
-    network = ConditionalUNet(size, 2 * editor.spec.width, in_images=6, out_images=3)
-    return woken(DirectEditor(network, editor.spec, size))
+    return woken(DirectEditor(MapNetwork(size, editor.spec), editor.spec, size))
 
 
 def woken(editor):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -21,13 +22,27 @@ def data(tmp_path_factory):
     return root
 
 
-def test_an_untrained_editor_changes_nothing():
+def test_maps_show_slices_of_the_same_size():
     editor = DirectEditor.create("tiny", SPEC)
-    conditions = torch.randn(2, SPEC.width)
-    noise, change = editor.noise_and_change(torch.randn(2, SLICES_SEEN, 128, 128), conditions, conditions)
-    assert noise.shape == change.shape == (2, 1, 128, 128)
-    assert not noise.any()
-    assert not change.any()
+    parameters = list(PRESETS.values())[:2]
+    maps = editor.maps(torch.rand(2, SLICES_SEEN, 128, 128), parameters)
+    assert editor.images(maps, parameters[:1], 2.0).shape == (2, 1, 128, 128)
+
+
+def test_an_edit_to_the_same_parameters_changes_nothing(data):
+    editor = DirectEditor.create("tiny", SPEC)
+    scan = read_scan(list_studies(data)[0].scan_path)
+    edited = edit_volume(scan.volume, scan.acquisition.parameters, EditRequest(method="fast"), editor)
+    assert np.array_equal(edited.volume.voxels, scan.volume.voxels)
+
+
+def test_a_slab_is_edited_as_in_the_whole(data):
+    editor = DirectEditor.create("tiny", SPEC)
+    torch.nn.init.normal_(editor.network.unet.unet.out[-1].conv.weight, std=0.05)
+    scan = read_scan(list_studies(data)[0].scan_path)
+    requests = [EditRequest(changes={"echo_time_ms": 1.3}, method="fast", slices=one) for one in (None, (2, 3))]
+    whole, slab = (edit_volume(scan.volume, scan.acquisition.parameters, one, editor) for one in requests)
+    np.testing.assert_allclose(slab.volume.voxels[..., 0], whole.volume.voxels[..., 2], rtol=1e-3, atol=1e-2)
 
 
 def test_slices_stand_between_their_neighbours_and_the_ends_repeat():

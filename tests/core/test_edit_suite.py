@@ -35,6 +35,7 @@ def studies(tmp_path_factory):
 
 @dataclass
 class NoEditor:
+    reach = 0
     sha256: str = "none"
 
 

@@ -19,12 +19,27 @@ def studies(tmp_path_factory):
 def test_noise_is_all_that_a_noisy_and_a_clean_rendering_differ_in(studies):
     subject = load_renderings(studies, 128)[0]
     assert subject.noisy.shape == subject.clean.shape == (2, 3, 128, 128)
-    clean = subject.clean.float() * subject.gain[:, None, None, None] + subject.offset[:, None, None, None]
     tissue = subject.clean > 0.3
-    noise = (subject.noisy.float() - clean)[tissue]
+    noise = (subject.noisy - subject.clean).float()[tissue]
     assert abs(noise.mean()) < 0.01
     assert noise.std() < 0.1
     assert torch.isfinite(subject.noisy).all()
+
+
+def test_renderings_can_be_compared_on_one_scale(studies):
+    subject = load_renderings(studies, 128)[0]
+    own, other = subject.clean_in_units_of(0, [0, 1], 1)
+    assert torch.equal(own, subject.clean[0, 1].float())
+    back = (other * subject.span[0] + subject.low[0] - subject.low[1]) / subject.span[1]
+    torch.testing.assert_close(back, subject.clean[1, 1].float(), atol=1e-4, rtol=0)
+
+
+def test_a_probe_is_no_source(tmp_path):
+    plan = StudyPlan(slab_mm=8, paired={"same": "same", "probe-long-echo-time": {"echo_time_ms": 9.0}})
+    simulate_dataset(tmp_path, 1, 81, plan)
+    subject = load_renderings(list_studies(tmp_path), 32)[0]
+    assert [one.echo_time_ms == 9.0 for one in subject.parameters] == [True, False]
+    assert subject.sources == (1,)
 
 
 def test_each_rendering_has_its_own_parameters(studies):

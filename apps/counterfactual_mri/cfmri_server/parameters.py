@@ -110,7 +110,7 @@ EDIT_OPTIONS: tuple[PublishedParameter, ...] = (
                        help=f"Denoising steps; empty uses {_own_values('steps')}"),
     _SEED,
     PublishedParameter(name="source_noise", label="Noise of the source", type="choice", choices=SOURCE_NOISE,
-                       default=SOURCE_NOISE[0], help="remove needs method fast"),
+                       default=SOURCE_NOISE[0], help="scale to that of the requested protocol, or remove: method fast"),
     PublishedParameter(name="slices", label="Slices", type="text", default="",
                        help="K or A:B along the last axis for a preview; empty is the whole volume"),
 )  # fmt: skip

@@ -66,7 +66,7 @@ class CounterfactualParams(InferParams):
         guidance_scale: Strength of guidance; ``None`` is the method's own.
         steps: Denoising steps; ``None`` is the method's own.
         seed: Same seed, same result.
-        source_noise: Whether the source's noise is kept; only method fast can remove it.
+        source_noise: Whether the source's noise is kept; only method fast can scale or remove it.
         slices: ``K`` or ``A:B`` along the last axis; ``None`` is the whole volume.
     """
 
@@ -108,8 +108,8 @@ class CounterfactualParams(InferParams):
     @model_validator(mode="after")
     def _options_of_method(self) -> CounterfactualParams:
         most = METHODS[self.method].depth
-        removes_noise = self.source_noise != SOURCE_NOISE[0]
-        if self.source_noise not in SOURCE_NOISE or (removes_noise and most):
+        alters_noise = self.source_noise != SOURCE_NOISE[0]
+        if self.source_noise not in SOURCE_NOISE or (alters_noise and most):
             accepted = ", ".join(SOURCE_NOISE[:1] if most else SOURCE_NOISE)
             raise FieldError(f"{self.method} cannot do that with noise.", f"Give one of: {accepted}.",
                              field="source_noise", value=self.source_noise, accepted=accepted)  # fmt: skip
