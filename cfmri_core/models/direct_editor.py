@@ -15,17 +15,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the customary name)
 from torch import Tensor, nn
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
+from cfmri_core.models.network_model import NetworkModel, preset_of
 from cfmri_core.models.precision import autocast
 from cfmri_core.models.signal_decoder import CHANNELS, Protocols, PseudoMaps, SignalDecoder
 from cfmri_core.models.unet import ConditionalUNet, UNetSize, with_tuples
@@ -77,21 +75,23 @@ class MapNetwork(nn.Module):
         self.decoder = SignalDecoder(models, options, size.image_size)
 
 
-class DirectEditor:
+class DirectEditor(NetworkModel):
     """A network from slices and how they were acquired to pseudo maps, and their image under any protocol.
 
     Attributes:
         network: U-Net and decoder, float32.
         spec: Meaning of a condition vector.
-        size: Size of the network.
-        sha256: Checksum of the weights file this was loaded from, empty for a new editor.
+        config: Size of the network.
     """
 
-    def __init__(self, network: MapNetwork, spec: ConditionSpec, size: UNetSize, sha256: str = "") -> None:
+    kind = "direct_editor"
+    network: MapNetwork
+    config: UNetSize
+
+    def __init__(self, network: MapNetwork, spec: ConditionSpec, config: UNetSize) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = spec
-        self.size = size
-        self.sha256 = sha256
+        self.config = config
 
     @classmethod
     def create(cls, preset: str, spec: ConditionSpec) -> Self:
@@ -100,44 +100,18 @@ class DirectEditor:
         Raises:
             RequestError: There is no such preset.
         """
-        if preset not in PRESETS:
-            raise RequestError(f"There is no direct editor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
-        return cls(MapNetwork(PRESETS[preset], spec), spec, PRESETS[preset])
+        config = preset_of(PRESETS, preset, "direct editor")
+        return cls(MapNetwork(config, spec), spec, config)
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
-        """Read a direct editor from its model folder, ready to predict.
+    def described(cls, values: Mapping[str, Any]) -> Self:
+        """Build the untrained editor that `description` describes."""
+        spec, config = ConditionSpec.from_json(values["spec"]), UNetSize(**with_tuples(values["size"]))
+        return cls(MapNetwork(config, spec), spec, config)
 
-        Raises:
-            CheckpointError: The folder is not a whole, undamaged direct editor.
-        """
-        values, state, sha256 = read_model(folder, "direct_editor")
-        with checked_config(folder):
-            spec, size = ConditionSpec.from_json(values["spec"]), UNetSize(**with_tuples(values["size"]))
-            network = MapNetwork(size, spec)
-        load_weights(network, state, folder)
-        return cls(network.to(device).eval().requires_grad_(False), spec, size, sha256)
-
-    def save(self, folder: Path, card: str, half: bool = True) -> None:
-        """Write the editor as a model folder."""
-        values = {"spec": self.spec.to_json(), "size": dataclasses.asdict(self.size)}
-        write_model(folder, "direct_editor", self.network, values, card, half)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        device: torch.device = next(self.network.parameters()).device
-        return device
-
-    @property
-    def preset(self) -> str:
-        """Name of the preset."""
-        return self.size.preset
-
-    @property
-    def image_size(self) -> int:
-        """Rows and columns of a slice, in pixels."""
-        return self.size.image_size
+    def description(self) -> dict[str, Any]:
+        """Return all that is needed to build the editor again, JSON-ready."""
+        return {"spec": self.spec.to_json(), "size": dataclasses.asdict(self.config)}
 
     @property
     def reach(self) -> int:

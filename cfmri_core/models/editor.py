@@ -6,16 +6,14 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
-from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
+from cfmri_core.models.network_model import NetworkModel, preset_of
 from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.orientation import check_axes, turned
 from cfmri_core.models.precision import autocast
@@ -83,21 +81,22 @@ PRESETS: Mapping[str, EditorConfig] = {
 }
 
 
-class Editor:
+class Editor(NetworkModel):
     """A conditional noise predictor with all that is needed to use it.
 
     Attributes:
         network: The U-Net, float32.
         spec: Meaning of the condition vector.
         config: Size and parametrisation.
-        sha256: Checksum of the weights file this was loaded from, empty for a new editor.
     """
 
-    def __init__(self, network: ConditionalUNet, spec: ConditionSpec, config: EditorConfig, sha256: str = "") -> None:
+    kind = "editor"
+    config: EditorConfig
+
+    def __init__(self, network: ConditionalUNet, spec: ConditionSpec, config: EditorConfig) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = spec
         self.config = config
-        self.sha256 = sha256
 
     @classmethod
     def create(cls, preset: str, spec: ConditionSpec) -> Self:
@@ -106,49 +105,23 @@ class Editor:
         Raises:
             RequestError: There is no such preset.
         """
-        if preset not in PRESETS:
-            raise RequestError(f"There is no editor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
-        return cls(ConditionalUNet(PRESETS[preset], spec.width), spec, PRESETS[preset])
+        config = preset_of(PRESETS, preset, "editor")
+        return cls(ConditionalUNet(config, spec.width), spec, config)
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
-        """Read an editor from its model folder, ready to predict.
+    def described(cls, values: Mapping[str, Any]) -> Self:
+        """Build the untrained editor that `description` describes."""
+        spec, config = ConditionSpec.from_json(values["spec"]), EditorConfig.from_json(values["editor"])
+        return cls(ConditionalUNet(config, spec.width), spec, config)
 
-        Raises:
-            CheckpointError: The folder is not a whole, undamaged editor.
-        """
-        values, state, sha256 = read_model(folder, "editor")
-        with checked_config(folder):
-            spec, config = ConditionSpec.from_json(values["spec"]), EditorConfig.from_json(values["editor"])
-            network = ConditionalUNet(config, spec.width)
-        load_weights(network, state, folder)
-        return cls(network.to(device).eval().requires_grad_(False), spec, config, sha256)
-
-    def save(self, folder: Path, card: str, half: bool = True) -> None:
-        """Write the editor as a model folder."""
-        values = {"spec": self.spec.to_json(), "editor": self.config.to_json()}
-        write_model(folder, "editor", self.network, values, card, half)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        device: torch.device = next(self.network.parameters()).device
-        return device
+    def description(self) -> dict[str, Any]:
+        """Return all that is needed to build the editor again, JSON-ready."""
+        return {"spec": self.spec.to_json(), "editor": self.config.to_json()}
 
     @functools.cached_property
     def alpha_bar(self) -> Tensor:
         """Cumulative signal level per schedule index, float32, shape ``(1001,)``."""
         return cosine_alpha_bar()
-
-    @property
-    def preset(self) -> str:
-        """Name of the preset."""
-        return self.config.preset
-
-    @property
-    def image_size(self) -> int:
-        """Rows and columns of a slice, in pixels."""
-        return self.config.image_size
 
     @property
     def reach(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -13,10 +12,9 @@ import torch.nn.functional as F  # noqa: N812 (the customary name)
 from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
-from cfmri_core.errors import RequestError
 from cfmri_core.models.calibration import Calibration
 from cfmri_core.models.conditioning import ATTRIBUTES, CATEGORICAL, ConditionSpec
-from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
+from cfmri_core.models.network_model import NetworkModel, preset_of
 from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.orientation import check_axes, turned
 from cfmri_core.models.texture_network import TextureNetwork
@@ -69,18 +67,7 @@ PRESETS: Mapping[str, IapPredictorConfig] = {
 }
 
 
-def preset_config(preset: str) -> IapPredictorConfig:
-    """Return the configuration of that name.
-
-    Raises:
-        RequestError: There is no such preset.
-    """
-    if preset not in PRESETS:
-        raise RequestError(f"There is no predictor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
-    return PRESETS[preset]
-
-
-class IapPredictor:
+class IapPredictor(NetworkModel):
     """A network with one linear layer of seven heads: logits per category, one value per continuous attribute.
 
     Continuous values are in units of the attribute's half-range, as in `ConditionSpec`.
@@ -91,16 +78,17 @@ class IapPredictor:
         config: Architecture and size.
         calibration: Fitted at the end of training; empty for a model that was written without.
         manufacturers: Manufacturer of each scanner model, as the training headers had it.
-        sha256: Checksum of the weights file this was loaded from, empty for a new predictor.
     """
 
-    def __init__(self, network: nn.Module, spec: ConditionSpec, config: IapPredictorConfig, sha256: str = "") -> None:
+    kind = "iap_predictor"
+    config: IapPredictorConfig
+
+    def __init__(self, network: nn.Module, spec: ConditionSpec, config: IapPredictorConfig) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = spec
         self.config = config
         self.calibration = Calibration()
         self.manufacturers: Mapping[str, str] = {}
-        self.sha256 = sha256
 
     @classmethod
     def create(cls, preset: str, spec: ConditionSpec) -> Self:
@@ -109,7 +97,7 @@ class IapPredictor:
         Raises:
             RequestError: There is no such preset.
         """
-        return cls.of(preset_config(preset), spec)
+        return cls.of(preset_of(PRESETS, preset, "predictor"), spec)
 
     @classmethod
     def of(cls, config: IapPredictorConfig, spec: ConditionSpec) -> Self:
@@ -117,49 +105,23 @@ class IapPredictor:
         return cls(_build(config, spec), spec, config)
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
-        """Read a predictor from its model folder, ready to predict.
-
-        Raises:
-            CheckpointError: The folder is not a whole, undamaged predictor.
-        """
-        values, state, sha256 = read_model(folder, "iap_predictor")
-        with checked_config(folder):
-            spec = ConditionSpec.from_json(values["spec"])
-            config = IapPredictorConfig.from_json(values["iap_predictor"])
-            network = _build(config, spec)
-            calibration = Calibration.from_json(values["calibration"]) if "calibration" in values else Calibration()
-            manufacturers = dict(values.get("manufacturers", {}))
-        load_weights(network, state, folder)
-        predictor = cls(network.to(device).eval().requires_grad_(False), spec, config, sha256)
-        predictor.calibration, predictor.manufacturers = calibration, manufacturers
+    def described(cls, values: Mapping[str, Any]) -> Self:
+        """Build the untrained predictor that `description` describes."""
+        config = IapPredictorConfig.from_json(values["iap_predictor"])
+        predictor = cls.of(config, ConditionSpec.from_json(values["spec"]))
+        if "calibration" in values:
+            predictor.calibration = Calibration.from_json(values["calibration"])
+        predictor.manufacturers = dict(values.get("manufacturers", {}))
         return predictor
 
-    def save(self, folder: Path, card: str, half: bool = True) -> None:
-        """Write the predictor as a model folder."""
-        values = {
+    def description(self) -> dict[str, Any]:
+        """Return all that is needed to build the predictor again and to read its answers, JSON-ready."""
+        return {
             "spec": self.spec.to_json(),
             "iap_predictor": self.config.to_json(),
             "calibration": self.calibration.to_json(),
             "manufacturers": dict(self.manufacturers),
         }
-        write_model(folder, "iap_predictor", self.network, values, card, half)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        device: torch.device = next(self.network.parameters()).device
-        return device
-
-    @property
-    def preset(self) -> str:
-        """Name of the preset."""
-        return self.config.preset
-
-    @property
-    def image_size(self) -> int:
-        """Rows and columns of a slice, in pixels."""
-        return self.config.image_size
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Run the network, in float32 throughout.

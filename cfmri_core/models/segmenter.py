@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
-from cfmri_core.errors import RequestError
-from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
+from cfmri_core.models.network_model import NetworkModel, preset_of
 from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.orientation import check_axes, turned
 from cfmri_core.models.precision import autocast
@@ -65,19 +63,20 @@ PRESETS: Mapping[str, SegmenterConfig] = {
 }
 
 
-class Segmenter:
+class Segmenter(NetworkModel):
     """A residual U-Net with three classes.
 
     Attributes:
         network: The U-Net, float32.
         config: Size.
-        sha256: Checksum of the weights file this was loaded from, empty for a new segmenter.
     """
 
-    def __init__(self, network: nn.Module, config: SegmenterConfig, sha256: str = "") -> None:
+    kind = "segmenter"
+    config: SegmenterConfig
+
+    def __init__(self, network: nn.Module, config: SegmenterConfig) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config
-        self.sha256 = sha256
 
     @classmethod
     def create(cls, preset: str) -> Self:
@@ -86,9 +85,7 @@ class Segmenter:
         Raises:
             RequestError: There is no such preset.
         """
-        if preset not in PRESETS:
-            raise RequestError(f"There is no segmenter preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
-        return cls.of(PRESETS[preset])
+        return cls.of(preset_of(PRESETS, preset, "segmenter"))
 
     @classmethod
     def of(cls, config: SegmenterConfig) -> Self:
@@ -96,38 +93,13 @@ class Segmenter:
         return cls(_build(config), config)
 
     @classmethod
-    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
-        """Read a segmenter from its model folder, ready to predict.
+    def described(cls, values: Mapping[str, Any]) -> Self:
+        """Build the untrained segmenter that `description` describes."""
+        return cls.of(SegmenterConfig.from_json(values["segmenter"]))
 
-        Raises:
-            CheckpointError: The folder is not a whole, undamaged segmenter.
-        """
-        values, state, sha256 = read_model(folder, "segmenter")
-        with checked_config(folder):
-            config = SegmenterConfig.from_json(values["segmenter"])
-            network = _build(config)
-        load_weights(network, state, folder)
-        return cls(network.to(device).eval().requires_grad_(False), config, sha256)
-
-    def save(self, folder: Path, card: str, half: bool = True) -> None:
-        """Write the segmenter as a model folder."""
-        write_model(folder, "segmenter", self.network, {"segmenter": self.config.to_json()}, card, half)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        device: torch.device = next(self.network.parameters()).device
-        return device
-
-    @property
-    def preset(self) -> str:
-        """Name of the preset."""
-        return self.config.preset
-
-    @property
-    def image_size(self) -> int:
-        """Rows and columns of a slice, in pixels."""
-        return self.config.image_size
+    def description(self) -> dict[str, Any]:
+        """Return all that is needed to build the segmenter again, JSON-ready."""
+        return {"segmenter": self.config.to_json()}
 
     def logits(self, images: Tensor) -> Tensor:
         """Return class logits, float32, shape ``(batch, 3, rows, cols)``.

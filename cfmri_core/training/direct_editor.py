@@ -16,6 +16,7 @@ from cfmri_core.errors import RequestError
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import PRESETS, SLICES_SEEN, DirectEditor, MapNetwork
+from cfmri_core.models.network_model import preset_of
 from cfmri_core.models.signal_decoder import Protocols
 from cfmri_core.pipeline.support import fit_training_support, write_training_support
 from cfmri_core.progress import Progress, silent
@@ -76,9 +77,7 @@ def train_direct_editor(
     studies = list_studies(data)
     if len(studies) < 2:
         raise RequestError(f"{data} holds {len(studies)} subject.", "Training needs at least 2; validation takes one.")
-    if preset not in PRESETS:
-        raise RequestError(f"There is no direct editor preset '{preset}'.", f"Use one of: {', '.join(PRESETS)}.")
-    subjects = load_renderings(studies, PRESETS[preset].image_size, progress)
+    subjects = load_renderings(studies, preset_of(PRESETS, preset, "direct editor").image_size, progress)
     shares = (1 - validation_share, validation_share)
     fit, held_back = stratified_split(
         [study.patient for study in studies], [subject.parameters[0] for subject in subjects], shares, seed
@@ -149,7 +148,7 @@ class PairLoss:
         """
         device, shown = self.editor.device, truth.shape[1]
         images, truth, spans = images.to(device), truth.to(device), spans.to(device)[:, :, None, None]
-        editor = DirectEditor(cast("MapNetwork", network), self.editor.spec, self.editor.size)
+        editor = DirectEditor(cast("MapNetwork", network), self.editor.spec, self.editor.config)
         protocols = protocols.to(device)
         source = protocols.rows(torch.arange(0, len(images) * shown, shown, device=device))
         maps = editor.maps_under(images, condition.to(device), source)

@@ -14,6 +14,7 @@ from cfmri_core.diffusion.schedule import cosine_alpha_bar
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.editor import PRESETS, Editor
+from cfmri_core.models.network_model import preset_of
 from cfmri_core.models.unet import ConditionalUNet
 from cfmri_core.pipeline.support import fit_training_support, write_training_support
 from cfmri_core.progress import Progress, silent
@@ -69,7 +70,7 @@ def train_editor(
     """
     torch.manual_seed(seed)
     editor = Editor.load(start_from, device) if start_from else None
-    size = editor.image_size if editor else PRESETS[preset].image_size
+    size = editor.image_size if editor else preset_of(PRESETS, preset, "editor").image_size
     fit, held_back = training_subjects(data, size, validation_share, seed, progress)
     if editor is None:
         editor = Editor.create(preset, ConditionSpec.from_parameters(fit.parameters))

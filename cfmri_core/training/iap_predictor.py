@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from cfmri_core.data.studies import SliceSet
 from cfmri_core.models.calibration import fit_calibration
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.models.iap_predictor import IapPredictor, neighbours, preset_config, volume_outputs
+from cfmri_core.models.iap_predictor import PRESETS, IapPredictor, neighbours, volume_outputs
+from cfmri_core.models.network_model import preset_of
 from cfmri_core.pipeline.prediction import inner_slices
 from cfmri_core.pipeline.trust import fit_predictor_support, write_predictor_support
 from cfmri_core.progress import Progress, silent
@@ -61,7 +62,7 @@ def train_iap_predictor(
     """
     torch.manual_seed(seed)
     predictor = IapPredictor.load(start_from, device) if start_from else None
-    size = predictor.image_size if predictor else preset_config(preset).image_size
+    size = predictor.image_size if predictor else preset_of(PRESETS, preset, "predictor").image_size
     fit, held_back = training_subjects(data, size, validation_share, seed, progress)
     if predictor is None:
         predictor = IapPredictor.create(preset, ConditionSpec.from_parameters(fit.parameters))
