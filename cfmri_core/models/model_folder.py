@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from cfmri_core.errors import CheckpointError
@@ -50,11 +50,13 @@ def write_model(
     """
     state = {name: _for_disk(tensor, half) for name, tensor in network.state_dict().items()}
     with atomic_folder(Path(folder)) as partial:
-        save_file(state, partial / _WEIGHTS)
+        weights = tensors_to_bytes(state)
+        # Not safetensors' own save_file: it makes the file readable by its owner alone.
+        (partial / _WEIGHTS).write_bytes(weights)
         description = {
             "kind": kind,
             "format_version": FORMAT_VERSION,
-            "sha256": hashlib.sha256((partial / _WEIGHTS).read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256(weights).hexdigest(),
             "config": config,
         }
         (partial / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

@@ -125,6 +125,25 @@ def test_fewer_slices_and_other_kinds_on_request(studies, idle):
     assert nothing.evaluate(studies[0], with_pictures=False) is None
 
 
+def test_an_editor_that_looks_at_neighbours_gets_all_slices_and_is_measured_on_few(studies, idle, monkeypatch):
+    seen = []
+
+    def unchanged_and_seen(volume, *rest):
+        seen.append(volume.shape[2])
+        return unchanged(volume, *rest)
+
+    monkeypatch.setattr(edit_suite, "edit_volume", unchanged_and_seen)
+    looking = NoEditor()
+    looking.reach = 1
+    whole = Patient.read(studies[0]).volume.shape[2]
+    for editor, expected in ((NoEditor(), 3), (looking, whole)):
+        seen.clear()
+        suite = EditSuite({"inversion": editor}, ("inversion",), kinds=("cross-vendor",), slices=3)
+        measured = suite.evaluate(studies[0], with_pictures=False).cases["vendor"]["inversion"]
+        assert set(seen) == {expected}
+        assert measured["there_and_back_db"] == np.inf
+
+
 def test_the_report_sums_up_every_kind(studies, idle, tmp_path):
     suite = EditSuite(EDITORS, slices=4)
     result = run_suite(suite, studies, tmp_path / "out.partial", pictures=1)

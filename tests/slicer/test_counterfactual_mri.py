@@ -182,7 +182,7 @@ def test_training_runs_beside_and_can_be_stopped(panel, qapp, scripted):
         }
     )
     ui = connected(panel, qapp, server)
-    ui.augmentationComboBox.currentIndex = 1
+    ui.augmentationComboBox.currentIndex = 4
     ui.epochsSpinBox.value = 4
     ui.trainButton.click()
     until(qapp, lambda: "Epoch 1 of 4" in ui.trainStatusLabel.text)

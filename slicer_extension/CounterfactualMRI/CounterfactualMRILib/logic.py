@@ -131,7 +131,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         """Train a model on the server's own studies; nothing of the scene is sent.
 
         Args:
-            parameters: ``augmentation`` ("counterfactual" or "none"), ``epochs``, ``seed``.
+            parameters: ``augmentation`` (one of `parameter_node.AUGMENTATIONS`), ``epochs``, ``seed``.
             model: Name of the model.
             wait: See the class.
 

@@ -7,6 +7,9 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
+#: As the server names them.
+AUGMENTATIONS = ["counterfactual", "counterfactual+classical", "classical", "contrast-randomisation", "none"]
+
 
 @parameterNodeWrapper
 class CounterfactualMRIParameterNode:
@@ -23,5 +26,5 @@ class CounterfactualMRIParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     resultVolume: vtkMRMLScalarVolumeNode
     requested: str = "{}"
-    augmentation: Annotated[str, Choice(["counterfactual", "none"])] = "counterfactual"
+    augmentation: Annotated[str, Choice(AUGMENTATIONS)] = AUGMENTATIONS[0]
     epochs: Annotated[int, WithinRange(1, 1000)] = 10
