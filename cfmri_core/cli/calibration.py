@@ -59,8 +59,8 @@ def calibrate_support_command(
 def calibrate_edits_command(
     data: Annotated[Path, typer.Argument(help="Validation studies simulated with --paired; never evaluated on.")],
     model: Models,
-    method: Annotated[str, typer.Option(help="Method of the edits; see 'cfmri edit'.")] = "inversion",
-    replays: Annotated[int, typer.Option(help="Seeds per edit; 1 for method fast.", min=1)] = 4,
+    method: Annotated[str, typer.Option(help="Method of the edits; see 'cfmri edit'.")] = "fast",
+    replays: Annotated[int, typer.Option(help="Seeds per edit; fast needs one.", min=1)] = 1,
     slices: Annotated[int, typer.Option(help="Slices of each volume.", min=1)] = 8,
     limit: Limit = None,
     device: Device = "auto",

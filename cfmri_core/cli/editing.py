@@ -52,9 +52,9 @@ def edit(
     like: Annotated[Path | None, typer.Option(help="Take all parameters of this other scan.")] = None,
     preset: Annotated[str | None, typer.Option(help="Take all parameters of this named protocol.")] = None,
     method: Annotated[
-        str,
-        typer.Option(help="inversion (default); fast: learned from simulated pairs; paper: as published."),
-    ] = "inversion",
+        str | None,
+        typer.Option(help="fast (default): learned from simulated pairs; inversion: from scans; paper: as published."),
+    ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Guidance; the method's own if absent.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the method's own if absent.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
@@ -78,9 +78,12 @@ def edit(
 ) -> None:
     """Make the volume as it would have looked under other acquisition parameters."""
     from cfmri_core.io.scan import read_scan, write_counterfactual
-    from cfmri_core.pipeline.counterfactual import EditRequest, load_editor
+    from cfmri_core.pipeline.counterfactual import WITHOUT_PAIRS, EditRequest, default_method, load_editor
     from cfmri_core.pipeline.trusted_edit import Caution, editor_folder, load_trust, trusted_edit
 
+    if method is None:
+        is_of_diffusion = steps is not None or guidance_scale is not None
+        method = WITHOUT_PAIRS if is_of_diffusion else default_method(model)
     caution = Caution(check=check, on_refusal=on_refusal, replays=uncertainty)
     request = EditRequest(
         changes=_changes(set_ or [], like, preset),

@@ -53,9 +53,9 @@ def stress_test(
     from cfmri_core.evaluation.suite import run_suite
     from cfmri_core.io.atomic import write_text
     from cfmri_core.models.scripted_segmenter import load_any_segmenter
-    from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, load_editor
+    from cfmri_core.pipeline.counterfactual import default_method, load_editor
 
-    chosen, where = method or DEFAULT_METHOD, resolved_device(device)
+    chosen, where = method or default_method(editor), resolved_device(device)
     model = load_editor(chosen, editor, where)
     given = values_to_test(model.spec, parameter or PARAMETERS, values)
     studies = list_studies(data)[:limit]

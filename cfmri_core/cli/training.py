@@ -152,11 +152,11 @@ def counterfactual_plan(
         RequestError: The population or the method is not known.
         CheckpointError: There is no editor.
     """
-    from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, load_editor
+    from cfmri_core.pipeline.counterfactual import default_method, load_editor
     from cfmri_core.simulation.population import read_population
     from cfmri_core.training.counterfactuals import CounterfactualPlan
 
-    method = method or DEFAULT_METHOD
+    method = method or default_method(editor)
     return CounterfactualPlan(
         editor=load_editor(method, editor, resolved_device(device)),
         population=read_population(population),

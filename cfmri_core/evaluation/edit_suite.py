@@ -41,7 +41,6 @@ from cfmri_core.evaluation.suite import Comparison, PatientResult, mean_interval
 from cfmri_core.evaluation.summary_table import SummaryTable
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.pipeline.counterfactual import (
-    DEFAULT_METHOD,
     METHODS,
     AnyEditor,
     Counterfactual,
@@ -211,7 +210,7 @@ def load_editors(edits: Sequence[str] = (), root: Path | None = None, device: st
         try:
             loaded[method] = loaded[same[0]] if same else load_editor(method, root, device)
         except CheckpointError:
-            if edits or method == DEFAULT_METHOD:
+            if edits or method == INVERSION:
                 raise
     return loaded
 

@@ -16,7 +16,7 @@ import cfmri_core
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.diffusion.sampling import Callback, edit_friendly, independent_noise, paper_edit, shared_noise
 from cfmri_core.diffusion.schedule import index_grid
-from cfmri_core.errors import ModelOutputError, RequestError
+from cfmri_core.errors import CheckpointError, ModelOutputError, RequestError
 from cfmri_core.models.direct_editor import STEADYING, DirectEditor, with_neighbours
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.model_folder import locate_model
@@ -46,17 +46,16 @@ class Method:
     evaluations_per_step: int
 
 
-#: `inversion`: edit-friendly DDPM inversion (Huberman-Spiegelglas et al., CVPR 2024) with the source condition as the
-#: base of guidance; steps, guidance and depth chosen on 8 simulated validation patients among settings of at most 40
-#: evaluations (guidance 1 comes nearer to the truth by 0.4 dB but makes only half of the change). `paper`: Algorithm 1
-#: of Morão et al. as its authors run it. `fast`: one evaluation of the direct editor, which was trained on simulated
-#: pairs.
+#: `fast`: one evaluation of the direct editor, which was trained on simulated pairs. `inversion`: edit-friendly DDPM
+#: inversion (Huberman-Spiegelglas et al., CVPR 2024) with the source condition as the base of guidance; steps, guidance
+#: and depth chosen on 8 simulated validation patients among settings of at most 40 evaluations (guidance 1 comes nearer
+#: to the truth by 0.4 dB but makes only half of the change). `paper`: Algorithm 1 of Morão et al. as they run it.
 METHODS: Mapping[str, Method] = {
+    "fast": Method("direct_editor", steps=1, guidance_scale=1.0, depth=0, evaluations_per_step=1),
     "inversion": Method("editor", steps=13, guidance_scale=1.25, depth=999, evaluations_per_step=2),
     "paper": Method("editor", steps=50, guidance_scale=3.0, depth=50, evaluations_per_step=2),
-    "fast": Method("direct_editor", steps=1, guidance_scale=1.0, depth=0, evaluations_per_step=1),
 }
-DEFAULT_METHOD = "inversion"
+DEFAULT_METHOD, WITHOUT_PAIRS = "fast", "inversion"
 #: What can be done with the source's noise: keep it in the result; or, with method `fast` only, bring it to the level
 #: that the requested protocol has, or remove it.
 SOURCE_NOISE = ("keep", "scale", "remove")
@@ -127,6 +126,21 @@ class Counterfactual:
     volume: Volume
     requested: AcquisitionParameters
     evidence: dict[str, Any]
+
+
+def default_method(root: Path | None = None) -> str:
+    """Return the method that is used unless one is named.
+
+    `DEFAULT_METHOD`, or `WITHOUT_PAIRS` where there is no model for it: who trained on scans alone has none.
+
+    Args:
+        root: See `locate_model`.
+    """
+    try:
+        locate_model(METHODS[DEFAULT_METHOD].model, root)
+    except CheckpointError:
+        return WITHOUT_PAIRS
+    return DEFAULT_METHOD
 
 
 def load_editor(method: str, root: Path | None = None, device: str | torch.device = "cpu") -> AnyEditor:

@@ -11,7 +11,7 @@ from cfmri_core.models.direct_editor import DirectEditor, MapNetwork
 from cfmri_core.models.editor import PRESETS as EDITORS
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.unet import ConditionalUNet
-from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, edit_volume, load_editor
+from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, default_method, edit_volume, load_editor
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.volume import Volume
 
@@ -53,7 +53,7 @@ def volume():
 
 
 def request(**changes):
-    return EditRequest(**{"changes": SIEMENS.known(), "steps": 3, **changes})
+    return EditRequest(**{"changes": SIEMENS.known(), "method": "inversion", "steps": 3, **changes})
 
 
 def directly(**changes):
@@ -173,3 +173,20 @@ def test_a_parameter_out_of_range_is_refused(editor, volume):
 def test_slices_that_do_not_exist_are_refused(editor, volume):
     with pytest.raises(RequestError, match="0:5"):
         edit_volume(volume, GE, request(slices=(4, 9)), editor)
+
+
+def test_the_default_is_the_method_that_there_is_a_model_for(editor, tmp_path):
+    assert default_method() == "fast"
+    editor.save(tmp_path / "editor", "Untrained.")
+    assert default_method(tmp_path) == default_method(tmp_path / "editor") == "inversion"
+
+
+def test_noise_is_scaled_to_that_of_the_requested_protocol(direct_editor, volume):
+    thin = GE.replaced({"slice_thickness_mm": GE.slice_thickness_mm / 2})
+    none, kept, scaled = (
+        edit_volume(volume, GE, directly(changes=thin.known(), source_noise=noise), direct_editor).volume.voxels
+        for noise in ("remove", "keep", "scale")
+    )
+    inside = np.minimum(np.minimum(none, kept), scaled) > 0
+    ratio = (scaled - none)[inside] @ (kept - none)[inside] / np.sum((kept - none)[inside] ** 2)
+    assert ratio == pytest.approx(2.0, rel=0.05)

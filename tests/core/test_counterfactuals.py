@@ -125,7 +125,8 @@ def test_another_seed_method_or_editor_is_made_anew(slices, scans, editor, edits
     for change in ({}, {"seed": 1}, {"method": "paper"}, {"population": Population("other-manufacturer")}):
         counterfactual_images(scan, scans, CounterfactualPlan(editor=editor, per_volume=1, cache=tmp_path, **change))
     assert len(edits) == 4
-    other = Editor(editor.network, editor.spec, editor.config, "another")
+    other = Editor(editor.network, editor.spec, editor.config)
+    other.sha256 = "another"
     counterfactual_images(scan, scans, CounterfactualPlan(editor=other, per_volume=1, cache=tmp_path))
     assert len(edits) == 5
 

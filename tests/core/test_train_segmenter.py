@@ -32,7 +32,7 @@ def data(tmp_path_factory):
 def plan(monkeypatch):
     monkeypatch.setitem(METHODS, "inversion", replace(METHODS["inversion"], steps=1))
     editor = Editor.create("tiny", ConditionSpec.from_parameters(list(PRESETS.values())))
-    return CounterfactualPlan(editor=editor, per_volume=1)
+    return CounterfactualPlan(editor=editor, method="inversion", per_volume=1)
 
 
 @pytest.mark.parametrize("augmentation", ["classical", "counterfactual+classical"])

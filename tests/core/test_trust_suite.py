@@ -87,7 +87,7 @@ def test_a_calibrated_editor_covers_nine_tenths_and_the_gate_is_measured(
     learned = calibrate_support(slices, slices, [(editor, tmp_path)], predictor, tmp_path / "predictor")
     assert learned["training_subjects"] == learned["held_back_subjects"] == 2
     trust = Trust.of(editor, tmp_path, (predictor, tmp_path / "predictor"))
-    suite = TrustSuite(trust, editor, replays=3, slices=3)
+    suite = TrustSuite(trust, editor, method="inversion", replays=3, slices=3)
     result = run_suite(suite, studies, tmp_path / "out.partial")
     assert result.aggregate["edit"]["inversion"]["coverage"].mean == pytest.approx(0.9, abs=0.1)
     assert result.aggregate["edit"]["inversion"]["refused"].mean <= 1

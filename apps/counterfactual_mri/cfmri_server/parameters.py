@@ -8,7 +8,7 @@ from typing import Any
 
 from cfmri_core.acquisition import PARAMETERS, Parameter
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, SOURCE_NOISE
+from cfmri_core.pipeline.counterfactual import METHODS, SOURCE_NOISE
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.request_schema import MAX_COUNTERFACTUALS, MAX_EPOCHS, MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS
 
@@ -100,20 +100,30 @@ def _own_values(attribute: str) -> str:
 _SEED = PublishedParameter(name="seed", label="Seed", type="integer", minimum=0, maximum=MAX_SEED, default=0,
                            help="Same seed, same result")  # fmt: skip
 
-EDIT_OPTIONS: tuple[PublishedParameter, ...] = (
-    PublishedParameter(name="method", label="Method", type="choice", choices=tuple(METHODS), default=DEFAULT_METHOD,
-                       help="inversion learned from scans, fast from simulated pairs; paper: as published"),
-    PublishedParameter(name="guidance_scale", label="Guidance scale", type="number", minimum=0.0,
-                       maximum=MAX_GUIDANCE_SCALE,
-                       help=f"Strength of the change; empty uses {_own_values('guidance_scale')}"),
-    PublishedParameter(name="steps", label="Steps", type="integer", minimum=1, maximum=MAX_STEPS,
-                       help=f"Denoising steps; empty uses {_own_values('steps')}"),
-    _SEED,
-    PublishedParameter(name="source_noise", label="Noise of the source", type="choice", choices=SOURCE_NOISE,
-                       default=SOURCE_NOISE[0], help="scale to that of the requested protocol, or remove: method fast"),
-    PublishedParameter(name="slices", label="Slices", type="text", default="",
-                       help="K or A:B along the last axis for a preview; empty is the whole volume"),
-)  # fmt: skip
+
+def edit_options(default_method: str) -> list[PublishedParameter]:
+    """Return how an edit can be made.
+
+    Args:
+        default_method: Used where none is named.
+    """
+    return [
+        PublishedParameter(name="method", label="Method", type="choice", choices=tuple(METHODS),
+                           default=default_method,
+                           help="fast learned from simulated pairs, inversion from scans; paper: as published"),
+        PublishedParameter(name="guidance_scale", label="Guidance scale", type="number", minimum=0.0,
+                           maximum=MAX_GUIDANCE_SCALE,
+                           help=f"Strength of the change; empty uses {_own_values('guidance_scale')}; fast has none"),
+        PublishedParameter(name="steps", label="Steps", type="integer", minimum=1, maximum=MAX_STEPS,
+                           help=f"Denoising steps; empty uses {_own_values('steps')}; fast has none"),
+        _SEED,
+        PublishedParameter(name="source_noise", label="Noise of the source", type="choice", choices=SOURCE_NOISE,
+                           default=SOURCE_NOISE[0],
+                           help="scale to that of the requested protocol, or remove: method fast"),
+        PublishedParameter(name="slices", label="Slices", type="text", default="",
+                           help="K or A:B along the last axis for a preview; empty is the whole volume"),
+    ]  # fmt: skip
+
 
 TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
     PublishedParameter(name="epochs", label="Epochs", type="integer", minimum=1, maximum=MAX_EPOCHS,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, SOURCE_NOISE
+from cfmri_core.pipeline.counterfactual import METHODS, SOURCE_NOISE
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.problem import FieldError
 
@@ -62,7 +62,7 @@ class CounterfactualParams(InferParams):
 
     Attributes:
         factual: What the client knows of how the image was acquired, by parameter name.
-        method: Editing method.
+        method: Editing method; ``None`` is the server's own.
         guidance_scale: Strength of guidance; ``None`` is the method's own.
         steps: Denoising steps; ``None`` is the method's own.
         seed: Same seed, same result.
@@ -79,7 +79,7 @@ class CounterfactualParams(InferParams):
     echo_time_ms: float | None = None
     repetition_time_ms: float | None = None
     factual: dict[str, Any] | None = None
-    method: str = DEFAULT_METHOD
+    method: str | None = None
     guidance_scale: float | None = Field(default=None, ge=0.0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
@@ -98,8 +98,8 @@ class CounterfactualParams(InferParams):
 
     @field_validator("method")
     @classmethod
-    def _known_method(cls, value: str) -> str:
-        if value not in METHODS:
+    def _known_method(cls, value: str | None) -> str | None:
+        if value is not None and value not in METHODS:
             accepted = ", ".join(METHODS)
             raise FieldError("There is no such method.", f"Use one of: {accepted}.", field="method", value=value,
                              accepted=accepted)  # fmt: skip
@@ -107,6 +107,8 @@ class CounterfactualParams(InferParams):
 
     @model_validator(mode="after")
     def _options_of_method(self) -> CounterfactualParams:
+        if self.method is None:
+            return self  # what the server's own method accepts is judged where it is known
         most = METHODS[self.method].depth
         alters_noise = self.source_noise != SOURCE_NOISE[0]
         if self.source_noise not in SOURCE_NOISE or (alters_noise and most):

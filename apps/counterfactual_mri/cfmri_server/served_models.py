@@ -6,7 +6,7 @@ from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.segmenter import Segmenter
-from cfmri_core.pipeline.counterfactual import METHODS
+from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, WITHOUT_PAIRS
 from cfmri_server.model_store import LoadedModel, ModelStore
 from cfmri_server.state import StateFolder
 
@@ -25,6 +25,11 @@ class ServedModels:
         self.direct_editor: LoadedModel[DirectEditor] = LoadedModel(self.store, "direct_editor", DirectEditor.load)
         self.iap_predictor: LoadedModel[IapPredictor] = LoadedModel(self.store, "iap_predictor", IapPredictor.load)
         self.segmenter: LoadedModel[Segmenter] = LoadedModel(self.store, "segmenter", Segmenter.load)
+
+    def default_method(self) -> str:
+        """Return the editing method that is used unless one is named: the first that there is a model for."""
+        has_pairs = self.store.has(METHODS[DEFAULT_METHOD].model)
+        return DEFAULT_METHOD if has_pairs else WITHOUT_PAIRS
 
     def editor_for(self, method: str) -> LoadedModel[Editor] | LoadedModel[DirectEditor]:
         """Return the editor that an editing method needs."""

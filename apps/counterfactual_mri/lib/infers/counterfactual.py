@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cfmri_server.images import SourceImage
-from cfmri_server.parameters import EDIT_OPTIONS, published, target_parameters
+from cfmri_server.parameters import edit_options, published, target_parameters
 from cfmri_server.request_schema import CounterfactualParams
 from cfmri_server.served_models import ServedModels
 from monailabel.interfaces.tasks.infer_v2 import InferType
@@ -30,30 +30,36 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
     summary = "The image under other acquisition parameters. Synthetic, not for diagnosis"
 
     def __init__(self, models: ServedModels) -> None:
-        super().__init__(models, "editor")
+        super().__init__(models, counterfactual.METHODS[models.default_method()].model)
 
     def config(self) -> dict[str, Any]:
         """Return what clients need to know of the parameters."""
         spec = self._spec()
         manufacturers = sorted({cell.manufacturer for cell in CELLS})
-        return published([*target_parameters(spec, manufacturers), *EDIT_OPTIONS])
+        return published([*target_parameters(spec, manufacturers), *edit_options(self.models.default_method())])
 
     def infer(self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress) -> Inference:
         """Edit one image."""
-        editor = loaded(self.models.editor_for(params.method), device, progress)
+        method = params.method or self._method_for(params)
+        editor = loaded(self.models.editor_for(method), device, progress)
         factual, sources = self._factual(image, params, device, progress)
         request = counterfactual.EditRequest(
             changes=params.changes(),
-            method=params.method,
+            method=method,
             guidance_scale=params.guidance_scale,
             steps=params.steps,
             seed=params.seed,
             source_noise=params.source_noise,
             slices=params.slice_range(),
         )
-        trust = self._trust(editor, params.method, device, progress)
+        trust = self._trust(editor, method, device, progress)
         edited, _ = trusted_edit(image.volume, factual, request, editor, trust, Caution(), progress=progress)
         return Inference(edited.volume, {**edited.evidence, "factual_sources": sources})
+
+    def _method_for(self, params: CounterfactualParams) -> str:
+        """Return the server's own method, or the one that knows the settings of a diffusion model, if any is given."""
+        is_of_diffusion = params.steps is not None or params.guidance_scale is not None
+        return counterfactual.WITHOUT_PAIRS if is_of_diffusion else self.models.default_method()
 
     def _trust(self, editor: counterfactual.AnyEditor, method: str, device: str, progress: Progress) -> Trust:
         """Gather who can judge the edit; a model that is not served judges nothing."""

@@ -30,8 +30,13 @@ class TissueSegmenterTrainer(ModelTrainer[SegmenterTrainParams]):
         """Train a segmenter; the editor in use makes the counterfactuals."""
         plan = None
         if needs_counterfactuals(params.augmentation):
-            editor = self.models.editor.get(device)
-            plan = CounterfactualPlan(editor=editor, per_volume=params.counterfactuals_per_volume, seed=params.seed)
+            method = self.models.default_method()
+            plan = CounterfactualPlan(
+                editor=self.models.editor_for(method).get(device),
+                method=method,
+                per_volume=params.counterfactuals_per_volume,
+                seed=params.seed,
+            )
         return train_segmenter(
             data,
             output,
