@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "monai", "numpy", "pydicom", "highdicom", "nibabel", "Simp
 _OPTIONAL = {"monailabel": "cfmri serve", "slicer-core": "the tests of the 3D Slicer module"}
 _MODEL_KINDS = ("editor", "direct_editor", "iap_predictor", "segmenter")
 #: Models that one can do without, and what for: pairs to train them on are rare.
-_OPTIONAL_MODELS = {"direct_editor": "method fast"}
+_OPTIONAL_MODELS = {"direct_editor": "method fast; without it, inversion is used"}
 
 
 def info(

@@ -17,7 +17,7 @@ from cfmri_core.models.conditioning import ATTRIBUTES, CATEGORICAL, ConditionSpe
 from cfmri_core.models.network_model import NetworkModel, preset_of
 from cfmri_core.models.normalisation import Normalisation
 from cfmri_core.models.orientation import check_axes, turned
-from cfmri_core.models.texture_network import TextureNetwork
+from cfmri_core.models.texture_network import TextureNetwork, WithFineDetail
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class IapPredictorConfig:
         preset: Name of the preset.
         image_size: Rows and columns of a slice, in pixels.
         widths: Channels of the stages.
-        architecture: ``resnet`` (ResNet-18, batch normalisation) or ``texture`` (`TextureNetwork`).
+        architecture: ``resnet`` (ResNet-18, batch normalisation), ``detail-resnet`` (the same with fine detail as a
+            further channel) or ``texture`` (`TextureNetwork`).
         input_slices: Neighbouring slices seen at once, odd; the middle one is judged.
         normalisation: Intensity scale inside the network.
         axes: Layout of the slices it was trained on, see `cfmri_core.models.orientation`.
@@ -62,8 +63,8 @@ class IapPredictorConfig:
 #: edit that deceives the one is not simply believed by the other.
 PRESETS: Mapping[str, IapPredictorConfig] = {
     "paper": IapPredictorConfig("paper", 224, (64, 128, 256, 512)),
-    "tiny": IapPredictorConfig("tiny", 128, (16, 32, 64, 128), input_slices=3),
-    "scoring": IapPredictorConfig("scoring", 128, (24, 32, 64, 128), "texture", input_slices=3),
+    "tiny": IapPredictorConfig("tiny", 128, (24, 32, 64, 128), "texture", input_slices=3),
+    "scoring": IapPredictorConfig("scoring", 128, (16, 32, 64, 128), "detail-resnet", input_slices=3),
 }
 
 
@@ -282,15 +283,16 @@ def _build(config: IapPredictorConfig, spec: ConditionSpec) -> nn.Module:
     outputs = sum(_head_widths(spec))
     if config.architecture == "texture":
         return TextureNetwork(config.input_slices, config.widths, outputs)
-    if config.architecture != "resnet":
+    if config.architecture not in ("resnet", "detail-resnet"):
         raise ValueError(f"There is no architecture '{config.architecture}'.")
+    sees_detail = config.architecture == "detail-resnet"
     network: nn.Module = ResNet(
         "basic",
         [2, 2, 2, 2],
         list(config.widths),
         spatial_dims=2,
-        n_input_channels=config.input_slices,
+        n_input_channels=config.input_slices + sees_detail,
         conv1_t_stride=2,
         num_classes=outputs,
     )
-    return network
+    return nn.Sequential(WithFineDetail(), network) if sees_detail else network

@@ -35,6 +35,7 @@ class TextureNetwork(nn.Module):
         super().__init__()
         # Not standardised: kernels of mean 0 would not see how bright tissue is.
         self.first = nn.Conv2d(channels + 1, widths[0], 6, stride=2, padding=2)
+        self.with_detail = WithFineDetail()
         self.stages = nn.ModuleList(
             nn.Sequential(BlurredDownsampling(a), *_stage(a, b)) for a, b in itertools.pairwise(widths)
         )
@@ -42,15 +43,23 @@ class TextureNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(batch, channels, rows, columns)`` to values ``(batch, outputs)``."""
-        middle = images.shape[1] // 2
-        detail = fine_detail(images[:, middle : middle + 1])
-        features = torch.relu(self.first(torch.cat([images, detail], dim=1)))
-        statistics = [_statistics(detail), _statistics(features)]
+        seen = self.with_detail(images)
+        features = torch.relu(self.first(seen))
+        statistics = [_statistics(seen[:, -1:]), _statistics(features)]
         for stage in self.stages:
             features = stage(features)
             statistics.append(_statistics(features))
         values: Tensor = self.head(torch.cat(statistics, dim=1))
         return values
+
+
+class WithFineDetail(nn.Module):
+    """Puts the fine detail of the middle slice beside the slices, as the last channel."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``(batch, channels, rows, columns)`` to ``(batch, channels + 1, rows, columns)``."""
+        middle = images.shape[1] // 2
+        return torch.cat([images, fine_detail(images[:, middle : middle + 1])], dim=1)
 
 
 class StandardisedConvolution(nn.Conv2d):

@@ -156,6 +156,7 @@ def _manufacturers(slices: SliceSet) -> dict[str, str]:
 def _card(predictor: IapPredictor, fit: SliceSet, held_back: SliceSet, command: str, score: float) -> str:
     networks = {
         "resnet": "ResNet-18 with batch normalisation",
+        "detail-resnet": "ResNet-18 with batch normalisation, fine detail as a further channel",
         "texture": "Plain convolutions with standardised weights; statistics of every stage",
     }
     calibration, ranges = predictor.calibration, predictor.spec.ranges
