@@ -21,6 +21,7 @@ from cfmri_core.models.direct_editor import STEADYING, DirectEditor, with_neighb
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.signal_decoder import REFERENCE_DISTANCE_MM, PseudoMaps
+from cfmri_core.pipeline.detail_transfer import change_at_native_size
 from cfmri_core.pipeline.support import support_warnings
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack, slab
@@ -173,8 +174,8 @@ def edit_volume(
     """Show a volume as it would have looked under other acquisition parameters.
 
     The network edits at its working resolution; only the *change* is resampled to the native matrix
-    and added to the source, so the source's own detail stays and an edit to the same parameters
-    returns the source.
+    and added to the source, whose own detail stays and follows the contrast around it (see
+    `cfmri_core.pipeline.detail_transfer`). An edit to the same parameters returns the source.
 
     Args:
         volume: Source, scanner units.
@@ -215,7 +216,8 @@ def edit_volume(
         progress=progress,
     )
     asked_for = slice(first - seen_first, last - seen_first)
-    native, change = native[asked_for], stack.at_native_size(edited - images)[asked_for, 0]
+    change = change_at_native_size(native, images, edited, stack)[asked_for]
+    native = native[asked_for]
     if not np.all(np.isfinite(change)):
         raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
     voxels = source.voxels.astype(np.float32) + np.asarray(stack.voxels(change)) * (scale.high - scale.low)
