@@ -38,15 +38,22 @@ demo-weights: .venv/.runtime
 	$(BIN)/cfmri simulate training/unlabelled --subjects 220 --seed 10000
 	$(BIN)/cfmri simulate training/labelled --subjects 24 --seed 20000 --set "manufacturer=GE MEDICAL SYSTEMS"
 	$(BIN)/cfmri simulate training/pairs --subjects 150 --seed 30000 --slab-mm 40 --paired results/training-targets.json
+	$(BIN)/cfmri simulate training/predictor --subjects 2400 --seed 110000 --slab-mm 16
+	$(BIN)/cfmri simulate training/scoring --subjects 1600 --seed 220000 --slab-mm 16
+	$(BIN)/cfmri simulate training/scoring-decorrelated --subjects 500 --seed 230000 --slab-mm 16 --protocol decorrelated
+	for folder in training/scoring-decorrelated/sub-*; do \
+		ln -sfn ../../$$folder training/scoring/$$(basename $$folder)-decorrelated; done
 	$(BIN)/cfmri simulate training/validation --subjects 40 --seed 900000 --slab-mm 16 --paired results/validation-targets.json
 	$(TRAIN) editor training/unlabelled --output training/editor --iterations 5000 --resume
-	$(TRAIN) direct-editor training/pairs --output training/direct_editor --iterations 3500 --batch-size 8 --resume
-	$(TRAIN) iap-predictor training/unlabelled --output training/iap_predictor --iterations 2000 --resume
+	$(TRAIN) direct-editor training/pairs --output training/direct_editor --iterations 6000 --batch-size 8 --resume
+	$(TRAIN) iap-predictor training/predictor --output training/iap_predictor --iterations 6000 --resume
+	$(TRAIN) iap-predictor training/scoring --output training/scoring_predictor --preset scoring --iterations 6000 --resume
 	$(TRAIN) segmenter training/labelled --output training/segmenter --iterations 600 --resume
-	for kind in editor direct_editor iap_predictor segmenter; do \
+	for kind in editor direct_editor iap_predictor scoring_predictor segmenter; do \
 		mkdir -p cfmri_core/weights/$$kind && cp training/$$kind/model/* cfmri_core/weights/$$kind/; done
 	$(BIN)/cfmri calibrate support training/unlabelled training/validation --model cfmri_core/weights
-	cp training/direct_editor/model/support.json cfmri_core/weights/direct_editor/
+	for kind in direct_editor iap_predictor; do \
+		cp training/$$kind/model/support.json cfmri_core/weights/$$kind/; done
 	$(BIN)/cfmri calibrate edits training/validation --model cfmri_core/weights --method inversion --replays 2
 	$(BIN)/cfmri calibrate edits training/validation --model cfmri_core/weights --method fast --replays 1
 
