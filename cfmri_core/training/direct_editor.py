@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +35,8 @@ LEAST_CHANGE = 0.03
 CHANGE_WEIGHT = 0.1
 #: Weight of the error of the level of noise, a logarithm.
 NOISE_WEIGHT = 0.05
+#: Share of scans that are edits by the network itself.
+EDITED_SHARE = 0.25
 #: Other renderings that the maps of one scan have to show.
 TARGETS = 4
 
@@ -103,8 +106,41 @@ def train_direct_editor(
     return folder
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """One item of a batch.
+
+    Attributes:
+        subject: Number of the subject.
+        source: Rendering that the network sees, or is told that it sees.
+        scan: Rendering that was scanned; where it is not ``source``, the network sees its own edit of it.
+        others: Renderings that it has to show besides.
+        middle: Number of the slice.
+        is_mirrored: Whether left and right change sides.
+    """
+
+    subject: int
+    source: int
+    scan: int
+    others: tuple[int, ...]
+    middle: int
+    is_mirrored: bool
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether the network sees an edit of its own."""
+        return self.scan != self.source
+
+    def placed(self, images: Tensor) -> Tensor:
+        """Mirror images, or not."""
+        return images.flip(-1) if self.is_mirrored else images
+
+
 class PairLoss:
-    """Absolute error of images shown from the maps of a scan: under its own protocol and under others."""
+    """Absolute error of images shown from the maps of a scan: under its own protocol and under others.
+
+    Some of the scans are the network's own edits of other scans, so that an edit can be edited again.
+    """
 
     def __init__(self, editor: DirectEditor, subjects: Sequence[Renderings], batch_size: int) -> None:
         self.editor, self.subjects, self.batch_size = editor, subjects, batch_size
@@ -113,15 +149,16 @@ class PairLoss:
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> Tensor:
         """Draw scans, targets and hidden attributes; return the mean loss."""
-        drawn = [self._draw(generator) for _ in range(self.batch_size)]
-        images, truth, spans, noise, conditions, protocols = zip(*drawn, strict=True)
+        draws = [self._draw(generator) for _ in range(self.batch_size)]
+        truth, spans, noise, protocols = zip(*map(self._shown, draws), strict=True)
+        conditions = torch.stack([self.conditions[draw.subject][draw.source] for draw in draws])
         rows = Protocols.joined(protocols)
         of_images = self.of(
             network,
-            torch.stack(images),
+            self._seen(cast("MapNetwork", network), draws),
             torch.stack(truth),
             torch.stack(spans),
-            self._hide(torch.stack(conditions), generator),
+            self._hide(conditions, generator),
             rows,
         )
         return of_images + NOISE_WEIGHT * self._of_noise(network, torch.stack(noise), rows)
@@ -170,22 +207,65 @@ class PairLoss:
         hidden = torch.rand(shape, generator=generator) < HIDDEN_ATTRIBUTE_SHARE
         return self.editor.spec.drop_attributes(conditions, ~hidden)
 
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Protocols]:
-        """One scan with its truths: images, truth, spans, noise, condition, protocols."""
+    def _draw(self, generator: torch.Generator) -> _Draw:
         number = int(torch.randint(len(self.subjects), (), generator=generator))
         subject = self.subjects[number]
         renderings, slices = subject.noisy.shape[:2]
-        source = subject.sources[int(torch.randint(len(subject.sources), (), generator=generator))]
-        others = torch.randperm(renderings, generator=generator)[:TARGETS].tolist()
-        chosen = [source, *others]
-        middle = int(torch.randint(slices, (), generator=generator))
-        seen = [min(max(middle + offset - SLICES_SEEN // 2, 0), slices - 1) for offset in range(SLICES_SEEN)]
-        images, truth = subject.noisy[source][seen].float(), subject.clean_in_units_of(source, chosen, middle)
-        if torch.rand((), generator=generator) < 0.5:
-            images, truth = images.flip(-1), truth.flip(-1)
-        spans = subject.clean_span[chosen] / subject.span[source]
-        noise, protocols = subject.noise[chosen], self.protocols[number].rows(chosen)
-        return images, truth, spans, noise, self.conditions[number][source], protocols
+        first, second = torch.randint(len(subject.sources), (2,), generator=generator).tolist()
+        is_edited = bool(torch.rand((), generator=generator) < EDITED_SHARE)
+        return _Draw(
+            subject=number,
+            source=subject.sources[first],
+            scan=subject.sources[second if is_edited else first],
+            others=tuple(torch.randperm(renderings, generator=generator)[:TARGETS].tolist()),
+            middle=int(torch.randint(slices, (), generator=generator)),
+            is_mirrored=bool(torch.rand((), generator=generator) < 0.5),
+        )
+
+    def _shown(self, draw: _Draw) -> tuple[Tensor, Tensor, Tensor, Protocols]:
+        """What the network has to show: truth, spans, noise, protocols."""
+        subject, chosen = self.subjects[draw.subject], [draw.source, *draw.others]
+        truth = draw.placed(subject.clean_in_units_of(draw.source, chosen, draw.middle))
+        spans = subject.clean_span[chosen] / subject.span[draw.source]
+        return truth, spans, subject.noise[chosen], self.protocols[draw.subject].rows(chosen)
+
+    def _seen(self, network: MapNetwork, draws: Sequence[_Draw]) -> Tensor:
+        """What the network sees: scans, and its edits of scans."""
+        edited = [draw for draw in draws if draw.is_edited]
+        made = iter(self._edited(network, edited)) if edited else iter(())
+        images = [next(made) if draw.is_edited else self._window(draw, SLICES_SEEN) for draw in draws]
+        return torch.stack([draw.placed(one) for draw, one in zip(draws, images, strict=True)])
+
+    def _window(self, draw: _Draw, count: int) -> Tensor:
+        """Slices about the drawn one as scanned, the ends repeated, shape ``(count, size, size)``."""
+        stack = self.subjects[draw.subject].noisy[draw.scan]
+        return stack[(torch.arange(count) - count // 2 + draw.middle).clamp(0, len(stack) - 1)].float()
+
+    @torch.no_grad()
+    def _edited(self, network: MapNetwork, draws: Sequence[_Draw]) -> Tensor:
+        """Edit scans to their sources' protocols, each normalised as a scan under that protocol is."""
+        # Each slice that is seen has neighbours of its own.
+        stacks = [self._window(draw, 2 * SLICES_SEEN - 1) for draw in draws]
+        windows = torch.cat([stack.unfold(0, SLICES_SEEN, 1).movedim(-1, 1) for stack in stacks])
+        windows = windows.to(self.editor.device)
+        conditions = torch.stack([self.conditions[draw.subject][draw.scan] for draw in draws])
+        before, after = (
+            Protocols.joined([self.protocols[draw.subject].rows([number] * SLICES_SEEN) for draw, number in chosen])
+            for chosen in ([(draw, draw.scan) for draw in draws], [(draw, draw.source) for draw in draws])
+        )
+        before, after = before.to(windows.device), after.to(windows.device)
+        editor = DirectEditor(network, self.editor.spec, self.editor.config)
+        maps = editor.maps_under(windows, conditions.repeat_interleave(SLICES_SEEN, 0).to(windows.device), before)
+        distance = self.subjects[0].slice_distance_mm
+        change = network.decoder(maps, after, distance) - network.decoder(maps, before, distance)
+        edited = (windows[:, SLICES_SEEN // 2] + change).cpu().view(len(draws), SLICES_SEEN, *windows.shape[2:])
+        return torch.stack([self._rescaled(draw, one) for draw, one in zip(draws, edited, strict=True)])
+
+    def _rescaled(self, draw: _Draw, images: Tensor) -> Tensor:
+        """From the scale of the scan that was edited to that of a scan under the protocol it was edited to."""
+        subject = self.subjects[draw.subject]
+        raw = images * subject.span[draw.scan] + subject.low[draw.scan]
+        return (raw - subject.low[draw.source]) / subject.span[draw.source]
 
 
 class PairValidation:
