@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from cfmri_core.data.pairs import load_renderings
 from cfmri_core.data.studies import list_studies
 from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.io.scan import read_scan
@@ -10,7 +11,8 @@ from cfmri_core.models.direct_editor import SLICES_SEEN, DirectEditor, with_neig
 from cfmri_core.pipeline.counterfactual import EditRequest, edit_volume, load_editor
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
-from cfmri_core.training.direct_editor import train_direct_editor
+from cfmri_core.training import direct_editor as training
+from cfmri_core.training.direct_editor import PairLoss, train_direct_editor
 
 SPEC = ConditionSpec.from_parameters(list(PRESETS.values()))
 
@@ -57,6 +59,20 @@ def test_what_was_trained_can_be_used_to_edit(data, tmp_path):
     request = EditRequest(changes={"echo_time_ms": 1.3, "flip_angle_deg": 12}, method="fast")
     evidence = edit_volume(scan.volume, scan.acquisition.parameters, request, editor).evidence
     assert evidence["model"] == {"kind": "direct_editor", "sha256": editor.sha256, "preset": "tiny"}
+
+
+def test_it_learns_from_its_own_edits_on_the_scale_of_real_scans(data, monkeypatch):
+    monkeypatch.setattr(training, "EDITED_SHARE", 1.0)
+    subjects = load_renderings(list_studies(data), 128)
+    editor = DirectEditor.create("tiny", SPEC)
+    loss = PairLoss(editor, subjects, batch_size=4)
+    draws = [draw for seed in range(8) if (draw := loss._draw(torch.Generator().manual_seed(seed))).is_edited]
+    edited = loss._edited(editor.network, draws)
+    for draw, images in zip(draws, edited, strict=True):
+        real = subjects[draw.subject].noisy[draw.source, draw.middle].float()
+        assert images.shape == (SLICES_SEEN, 128, 128)
+        assert images[SLICES_SEEN // 2].quantile(0.99) == pytest.approx(float(real.quantile(0.99)), rel=0.8)
+    assert torch.isfinite(loss(editor.network, torch.Generator().manual_seed(1)))
 
 
 def test_training_is_repeatable(data, tmp_path):

@@ -119,6 +119,12 @@ def test_missed_aims_are_said(results):
     assert ("there and back at least 40 dB", "fast") not in rows
 
 
+def test_of_several_figures_the_worst_decides():
+    seen = {"manufacturer_model fooled": {"mean": 0.97}, "scan_options fooled": {"mean": 0.9}}
+    (row,) = aim_rows({"cross-vendor": {"fast": seen}}, lambda value: f"{value:.2f}")
+    assert row[1:] == ["fast", "0.90 (scan_options fooled)", "**no**"]
+
+
 @pytest.mark.parametrize("name", ["edit", "augmentation", "trust"])
 def test_one_result_is_enough(results, name):
     for path in results.glob("*.json"):
