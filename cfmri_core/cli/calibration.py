@@ -59,8 +59,8 @@ def calibrate_support_command(
 def calibrate_edits_command(
     data: Annotated[Path, typer.Argument(help="Validation studies simulated with --paired; never evaluated on.")],
     model: Models,
-    method: Annotated[str, typer.Option(help="Method of the edits; see 'cfmri edit'.")] = "fast",
-    replays: Annotated[int, typer.Option(help="Seeds per edit; fast needs one.", min=1)] = 1,
+    method: Annotated[str | None, typer.Option(help="Method of the edits; see 'cfmri edit'.")] = None,
+    replays: Annotated[int | None, typer.Option(help="Seeds per edit; default 4, and 1 for fast.", min=1)] = None,
     slices: Annotated[int, typer.Option(help="Slices of each volume.", min=1)] = 8,
     limit: Limit = None,
     device: Device = "auto",
@@ -72,15 +72,17 @@ def calibrate_edits_command(
     from cfmri_core.evaluation.calibration import EditPlan, calibrate_edits
     from cfmri_core.models.model_folder import locate_model
     from cfmri_core.models.segmenter import Segmenter
-    from cfmri_core.pipeline.counterfactual import METHODS, load_editor
+    from cfmri_core.pipeline.counterfactual import METHODS, default_method, load_editor
 
+    method = method or default_method(model)
     editor = load_editor(method, model, resolved_device(device))
     folder = locate_model(METHODS[method].model, model)
     try:
         segmenter = Segmenter.load(locate_model("segmenter", model), resolved_device(device))
     except CheckpointError:
         segmenter = None  # the tissue limit then stays the default
-    plan = EditPlan(method=method, replays=replays, slices=slices)
+    # A method of one evaluation gives the same result under every seed.
+    plan = EditPlan(method=method, replays=replays or (4 if METHODS[method].depth else 1), slices=slices)
     studies = list_studies(data)[:limit]
     with progress_shown() as progress:
         uncertainty, limits = calibrate_edits(studies, editor, folder, plan, segmenter=segmenter, progress=progress)

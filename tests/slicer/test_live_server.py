@@ -176,8 +176,6 @@ def test_the_panel_from_connection_to_comparison(qapp, live_server, study, layou
     row = panel.targets.rows["echo_time_ms"]
     row.checkBox.checked = True
     row.widget.value = 1.3
-    panel.options.rows["steps"].checkBox.checked = True
-    panel.options.rows["steps"].widget.value = 3
     panel.options.rows["slices"].widget.text = "2:4"
     ui.generateButton.click()
     longest = until(qapp, lambda: not panel.display.isBusy, 60)

@@ -16,7 +16,7 @@ def test_every_picture_shows_something(live_server, live_studies, tmp_path):
     from cfmri_core.data.studies import list_studies
 
     scan = list_studies(live_studies)[0].scan_path
-    paths = draw(tmp_path, live_server, scan, {"echo_time_ms": 1.4}, {"slices": "2:4", "steps": 3})
+    paths = draw(tmp_path, live_server, scan, {"echo_time_ms": 1.4}, {"slices": "2:4"})
     assert [path.name for path in paths] == [
         "panel-connected.png",
         "panel-running.png",
