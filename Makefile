@@ -52,6 +52,7 @@ demo-weights: .venv/.runtime
 	for kind in editor direct_editor iap_predictor scoring_predictor segmenter; do \
 		mkdir -p cfmri_core/weights/$$kind && cp training/$$kind/model/* cfmri_core/weights/$$kind/; done
 	$(BIN)/cfmri calibrate support training/unlabelled training/validation --model cfmri_core/weights
+	# These two learned from other subjects than the editor, and their trainings wrote what those support.
 	for kind in direct_editor iap_predictor; do \
 		cp training/$$kind/model/support.json cfmri_core/weights/$$kind/; done
 	$(BIN)/cfmri calibrate edits training/validation --model cfmri_core/weights --method inversion --replays 2

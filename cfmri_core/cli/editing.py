@@ -78,12 +78,10 @@ def edit(
 ) -> None:
     """Make the volume as it would have looked under other acquisition parameters."""
     from cfmri_core.io.scan import read_scan, write_counterfactual
-    from cfmri_core.pipeline.counterfactual import WITHOUT_PAIRS, EditRequest, default_method, load_editor
+    from cfmri_core.pipeline.counterfactual import EditRequest, default_method, load_editor, method_for
     from cfmri_core.pipeline.trusted_edit import Caution, editor_folder, load_trust, trusted_edit
 
-    if method is None:
-        is_of_diffusion = steps is not None or guidance_scale is not None
-        method = WITHOUT_PAIRS if is_of_diffusion else default_method(model)
+    method = method or method_for(steps, guidance_scale, default_method(model))
     caution = Caution(check=check, on_refusal=on_refusal, replays=uncertainty)
     request = EditRequest(
         changes=_changes(set_ or [], like, preset),

@@ -144,6 +144,11 @@ def default_method(root: Path | None = None) -> str:
     return DEFAULT_METHOD
 
 
+def method_for(steps: int | None, guidance_scale: float | None, own: str) -> str:
+    """Return ``own``, or the diffusion method if one of its settings is given; for requests that name no method."""
+    return own if steps is None and guidance_scale is None else WITHOUT_PAIRS
+
+
 def load_editor(method: str, root: Path | None = None, device: str | torch.device = "cpu") -> AnyEditor:
     """Load the model that a method needs.
 

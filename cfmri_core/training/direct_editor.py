@@ -58,7 +58,8 @@ def train_direct_editor(
     """Train a direct editor on simulated subjects with paired renderings and write it as a model folder.
 
     Args:
-        data: Folder of studies simulated with ``--paired`` (two renderings or more per subject).
+        data: Folder of studies simulated with ``--paired`` (two renderings or more per subject); see
+            `cfmri_core.data.pairs.PROBE` for those that are truth only.
         output: Receives ``model``, ``checkpoint.pt`` and TensorBoard ``events``.
         preset: Size, see `cfmri_core.models.direct_editor.PRESETS`.
         iterations: Optimiser steps.

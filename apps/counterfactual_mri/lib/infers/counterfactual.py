@@ -40,7 +40,8 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
 
     def infer(self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress) -> Inference:
         """Edit one image."""
-        method = params.method or self._method_for(params)
+        own = self.models.default_method()
+        method = params.method or counterfactual.method_for(params.steps, params.guidance_scale, own)
         editor = loaded(self.models.editor_for(method), device, progress)
         factual, sources = self._factual(image, params, device, progress)
         request = counterfactual.EditRequest(
@@ -55,11 +56,6 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
         trust = self._trust(editor, method, device, progress)
         edited, _ = trusted_edit(image.volume, factual, request, editor, trust, Caution(), progress=progress)
         return Inference(edited.volume, {**edited.evidence, "factual_sources": sources})
-
-    def _method_for(self, params: CounterfactualParams) -> str:
-        """Return the server's own method, or the one that knows the settings of a diffusion model, if any is given."""
-        is_of_diffusion = params.steps is not None or params.guidance_scale is not None
-        return counterfactual.WITHOUT_PAIRS if is_of_diffusion else self.models.default_method()
 
     def _trust(self, editor: counterfactual.AnyEditor, method: str, device: str, progress: Progress) -> Trust:
         """Gather who can judge the edit; a model that is not served judges nothing."""
