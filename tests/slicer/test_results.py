@@ -88,6 +88,11 @@ def test_parent_transform_is_carried_over():
     assert insert(source).GetTransformNodeID() == transform.GetID()
 
 
+def test_what_is_unknown_afterwards_is_not_in_the_name():
+    changes = {"manufacturer": ["GE MEDICAL SYSTEMS", None], "manufacturer_model": ["SIGNA HDx", "Avanto"]}
+    assert insert(makeVolume(), {"changes": changes}).GetName() == "[synthetic] breast (Avanto)"
+
+
 def test_source_without_display_and_evidence_without_content():
     source = makeVolume()
     slicer.mrmlScene.RemoveNode(source.GetDisplayNode())

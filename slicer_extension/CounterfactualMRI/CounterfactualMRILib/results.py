@@ -136,6 +136,8 @@ def _inWords(changes: Mapping[str, Any]) -> str:
     words = []
     for name, change in changes.items():
         value = change[-1] if isinstance(change, list) and change else change  # [before, after] or after
+        if value is None:
+            continue  # unknown afterwards, e.g. the manufacturer where only another scanner model was asked for
         isNumber = isinstance(value, (int, float)) and name in short
         words.append(short[name].format(value) if isNumber else str(value))
     return f" ({', '.join(words)})" if words else ""
