@@ -35,7 +35,7 @@ def calibrate_support_command(
     from cfmri_core.evaluation.calibration import calibrate_support
     from cfmri_core.models.iap_predictor import IapPredictor
     from cfmri_core.models.model_folder import locate_model
-    from cfmri_core.pipeline.counterfactual import METHODS, load_editor
+    from cfmri_core.pipeline.method import METHODS, load_editor
 
     folder = locate_model("iap_predictor", model)
     predictor = IapPredictor.load(folder, resolved_device(device))
@@ -72,7 +72,7 @@ def calibrate_edits_command(
     from cfmri_core.evaluation.calibration import EditPlan, calibrate_edits
     from cfmri_core.models.model_folder import locate_model
     from cfmri_core.models.segmenter import Segmenter
-    from cfmri_core.pipeline.counterfactual import METHODS, default_method, load_editor
+    from cfmri_core.pipeline.method import METHODS, default_method, load_editor
 
     method = method or default_method(model)
     editor = load_editor(method, model, resolved_device(device))

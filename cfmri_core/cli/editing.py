@@ -78,7 +78,7 @@ def edit(
 ) -> None:
     """Make the volume as it would have looked under other acquisition parameters."""
     from cfmri_core.io.scan import read_scan, write_counterfactual
-    from cfmri_core.pipeline.counterfactual import EditRequest, default_method, load_editor, method_for
+    from cfmri_core.pipeline.method import EditRequest, default_method, load_editor, method_for
     from cfmri_core.pipeline.trusted_edit import Caution, editor_folder, load_trust, trusted_edit
 
     method = method or method_for(steps, guidance_scale, default_method(model))

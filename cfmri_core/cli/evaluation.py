@@ -97,7 +97,7 @@ def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) 
 
 def _trust_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:
     from cfmri_core.evaluation.trust_suite import TrustSuite
-    from cfmri_core.pipeline.counterfactual import default_method, load_editor
+    from cfmri_core.pipeline.method import default_method, load_editor
     from cfmri_core.pipeline.trusted_edit import editor_folder, load_trust
 
     method = next(iter(options["edits"]), default_method(model))

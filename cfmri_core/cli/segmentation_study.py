@@ -57,13 +57,16 @@ def segmentation_study(
     runner.require_disjoint(learners, patients)
     plan = counterfactual_plan(editor, population, per_volume, method, 0, output / "counterfactuals", device)
     recipe = Recipe(preset=preset, iterations=iterations, batch_size=batch_size, device=resolved_device(device))
-    runner.require_same_settings(output, _settings(plan, recipe, learners, patients))
+    settings, of_editor = _settings(recipe, learners, patients), _editor_settings(plan)
+    runner.require_same_settings(output / "settings.json", settings)
+    if any(needs_counterfactuals(run.arm) for run in runs):  # the other runs stay good with another editor
+        runner.require_same_settings(output / "counterfactual-settings.json", of_editor)
     with progress_shown() as progress:
         if any(not (run.folder(output) / "result.json").exists() for run in runs):
             scans = runner.load_test_scans(patients, progress)
             trainer = ArmTrainer(learners, runner.DIRECTIONS["both"], plan, recipe, progress)
             runner.complete_runs(runs, scans, trainer, output, progress)
-    _write_summary(output, _settings(plan, recipe, learners, patients), as_json)
+    _write_summary(output, {**settings, **of_editor}, as_json)
 
 
 def _write_summary(output: Path, settings: dict[str, Any], as_json: bool) -> None:
@@ -82,13 +85,15 @@ def _write_summary(output: Path, settings: dict[str, Any], as_json: bool) -> Non
     emit(result, as_json, f"{text}\nWritten: {output / 'result.json'}, table.md and cases.csv")
 
 
-def _settings(plan: CounterfactualPlan, recipe: Recipe, training: list[Study], test: list[Study]) -> dict[str, Any]:
-    """What decides the result; where the computation runs does not."""
+def _settings(recipe: Recipe, training: list[Study], test: list[Study]) -> dict[str, Any]:
+    """What decides the result of every arm; where the computation runs does not."""
     made = {name: getattr(recipe, name) for name in ("preset", "iterations", "batch_size", "validation_share")}
+    return {**made, "training_studies": len(training), "test_studies": len(test)}
+
+
+def _editor_settings(plan: CounterfactualPlan) -> dict[str, Any]:
+    """What decides the result of the arms with counterfactuals besides."""
     return {
-        **made,
-        "training_studies": len(training),
-        "test_studies": len(test),
         "editor_sha256": plan.editor.sha256,
         "population": plan.population.name,
         "counterfactuals_per_volume": plan.per_volume,

@@ -31,6 +31,9 @@ def simulate(
             '"decorrelated", "single:echo_time_ms"}; a list, or "duke*3", gives name-1 and so on.'
         ),
     ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Parameter that paired renderings take from the source.")
+    ] = None,
     protocol: Annotated[
         str, typer.Option(help="How sources are drawn: duke (as on scanners) or decorrelated (each on its own).")
     ] = "duke",
@@ -38,6 +41,9 @@ def simulate(
         str, typer.Option(help="Simulator setting: default, or shifted (never used for training).")
     ] = "default",
     lesions: Annotated[int, typer.Option(help="Masses per subject.")] = 0,
+    varied: Annotated[
+        bool, typer.Option("--varied", help="Draw other builds too: other sizes, one breast, no thorax.")
+    ] = False,
     slab_mm: Annotated[float, typer.Option(help="Extent along the body in mm.")] = 60.0,
     workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
@@ -47,9 +53,12 @@ def simulate(
 
     changes = parse_assignments(set_ or [])
     targets = read_paired(paired) if paired else {}
+    kept = tuple(keep or ())
+    for name in kept:
+        require_parameter(name)
     plan = StudyPlan(
-        changes=changes, protocol=protocol, paired=targets, setting=setting, labels=label_maps(labels), lesions=lesions,
-        slab_mm=slab_mm,
+        changes=changes, protocol=protocol, paired=targets, kept=kept, setting=setting, labels=label_maps(labels),
+        lesions=lesions, slab_mm=slab_mm, varied=varied,
     )  # fmt: skip
     with progress_shown() as progress:
         folders = simulate_dataset(out, subjects, seed, plan, workers=workers or os.cpu_count() or 1, progress=progress)

@@ -53,7 +53,7 @@ def stress_test(
     from cfmri_core.evaluation.suite import run_suite
     from cfmri_core.io.atomic import write_text
     from cfmri_core.models.scripted_segmenter import load_any_segmenter
-    from cfmri_core.pipeline.counterfactual import default_method, load_editor
+    from cfmri_core.pipeline.method import default_method, load_editor
 
     chosen, where = method or default_method(editor), resolved_device(device)
     model = load_editor(chosen, editor, where)

@@ -70,6 +70,7 @@ def train_direct_editor_command(
     iterations: Iterations = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
+    start_from: StartFrom = None,
     resume: Resume = False,
     device: Device = "auto",
     json: Json = False,
@@ -77,7 +78,7 @@ def train_direct_editor_command(
     """Train the editor of method fast on simulated pairs: the same subject under several acquisitions."""
     from cfmri_core.training.direct_editor import train_direct_editor
 
-    options = _given(iterations=iterations, batch_size=batch_size)
+    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
     _train(train_direct_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
 
 
@@ -152,7 +153,7 @@ def counterfactual_plan(
         RequestError: The population or the method is not known.
         CheckpointError: There is no editor.
     """
-    from cfmri_core.pipeline.counterfactual import default_method, load_editor
+    from cfmri_core.pipeline.method import default_method, load_editor
     from cfmri_core.simulation.population import read_population
     from cfmri_core.training.counterfactuals import CounterfactualPlan
 

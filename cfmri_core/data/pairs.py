@@ -39,7 +39,6 @@ class Renderings:
         noise: Standard deviation of the noise in tissue, in scanner units, same shape.
         parameters: Acquisition parameters per rendering.
         sources: Numbers of the renderings that stand for scans; the others are probes.
-        slice_distance_mm: Between the centres of neighbouring slices.
     """
 
     noisy: Tensor
@@ -50,7 +49,6 @@ class Renderings:
     noise: Tensor
     parameters: tuple[AcquisitionParameters, ...]
     sources: tuple[int, ...]
-    slice_distance_mm: float
 
     @property
     def scanned_as(self) -> list[AcquisitionParameters]:
@@ -121,7 +119,7 @@ def paired_truth(folder: Path, grid: Volume) -> Volume:
     return truth
 
 
-_Rendering = tuple[Tensor, Tensor, float, float, float, float, AcquisitionParameters, float]
+_Rendering = tuple[Tensor, Tensor, float, float, float, float, AcquisitionParameters]
 
 
 def _rendering(folder: Path, image_size: int) -> _Rendering:
@@ -136,7 +134,6 @@ def _rendering(folder: Path, image_size: int) -> _Rendering:
         of_clean.high - of_clean.low,
         float((noisy.voxels - clean.voxels)[clean.voxels > of_clean.low + 0.3 * (of_clean.high - of_clean.low)].std()),
         paired_parameters(folder),
-        float(noisy.spacing_mm[SliceStack.of(noisy, image_size).slice_axis]),
     )
 
 
@@ -146,7 +143,7 @@ def _images(volume: Volume, scale: IntensityScale, image_size: int) -> Tensor:
 
 
 def _stacked(renderings: Mapping[str, _Rendering]) -> Renderings:
-    noisy, clean, low, span, clean_span, noise, parameters, distance = zip(*renderings.values(), strict=True)
+    noisy, clean, low, span, clean_span, noise, parameters = zip(*renderings.values(), strict=True)
     sources = tuple(number for number, name in enumerate(renderings) if not name.startswith(PROBE))
     return Renderings(
         torch.stack(noisy),
@@ -157,5 +154,4 @@ def _stacked(renderings: Mapping[str, _Rendering]) -> Renderings:
         torch.tensor(noise),
         parameters,
         sources,
-        distance[0],
     )

@@ -18,7 +18,8 @@ from cfmri_core.evaluation.edit_case import NULL, EditCase, Patient, normalised
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.acceptance import AnatomyLimits, fit_anatomy_limits, write_anatomy_limits
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, AnyEditor, EditRequest, edit_volume
+from cfmri_core.pipeline.counterfactual import edit_volume
+from cfmri_core.pipeline.method import DEFAULT_METHOD, AnyEditor, EditRequest
 from cfmri_core.pipeline.support import fit_training_support, write_training_support
 from cfmri_core.pipeline.trust import EditingModel, fit_predictor_support, write_predictor_support
 from cfmri_core.pipeline.uncertainty import (

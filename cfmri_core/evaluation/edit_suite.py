@@ -40,14 +40,8 @@ from cfmri_core.evaluation.fooling import fooling_score, fooling_table
 from cfmri_core.evaluation.suite import Comparison, PatientResult, mean_intervals
 from cfmri_core.evaluation.summary_table import SummaryTable
 from cfmri_core.models.iap_predictor import IapPredictor
-from cfmri_core.pipeline.counterfactual import (
-    METHODS,
-    AnyEditor,
-    Counterfactual,
-    EditRequest,
-    edit_volume,
-    load_editor,
-)
+from cfmri_core.pipeline.counterfactual import Counterfactual, edit_volume
+from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest, load_editor
 from cfmri_core.pipeline.prediction import predict_acquisition
 from cfmri_core.simulation.protocols import DECORRELATED
 from cfmri_core.volume import Volume

@@ -133,17 +133,17 @@ def require_disjoint(training: Sequence[Study], test: Sequence[Study]) -> None:
         )
 
 
-def require_same_settings(root: Path, settings: Mapping[str, Any]) -> None:
-    """Begin a study in a folder, or go on with one of the same settings.
+def require_same_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write down the settings of runs, or go on with runs of the same settings.
 
     Raises:
-        RequestError: The folder holds a study of other settings.
+        RequestError: The file is of other settings.
     """
-    path, text = root / "settings.json", json_text(settings)
+    text = json_text(settings)
     if not path.exists():
         write_text(path, text)
     elif path.read_text(encoding="utf-8") != text:
-        raise RequestError(f"{root} holds a study of other settings or models.", "Give another output folder.")
+        raise RequestError(f"{path} is of a study of other settings or models.", "Give another output folder.")
 
 
 def complete_runs(

@@ -25,7 +25,8 @@ from cfmri_core.evaluation.summary_table import SummaryTable
 from cfmri_core.io.scan import read_scan
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.segmenter import Segmenter
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, AnyEditor, EditRequest, edit_volume
+from cfmri_core.pipeline.counterfactual import edit_volume
+from cfmri_core.pipeline.method import DEFAULT_METHOD, AnyEditor, EditRequest
 from cfmri_core.pipeline.segmentation import segment_volume
 from cfmri_core.progress import Progress, silent
 from cfmri_core.simulation.protocols import CELLS

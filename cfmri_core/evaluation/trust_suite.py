@@ -25,7 +25,8 @@ from cfmri_core.evaluation.edit_case import CROSS_VENDOR, EditCase, Patient, nor
 from cfmri_core.evaluation.out_of_support import headers_out_of_support, images_out_of_support
 from cfmri_core.evaluation.suite import Comparison, PatientResult
 from cfmri_core.pipeline.acceptance import VERDICTS, judge_edit
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, AnyEditor, EditRequest, edit_volume
+from cfmri_core.pipeline.counterfactual import edit_volume
+from cfmri_core.pipeline.method import DEFAULT_METHOD, AnyEditor, EditRequest
 from cfmri_core.pipeline.support import LEVELS
 from cfmri_core.pipeline.trust import Trust, uncertainty_map
 from cfmri_core.pipeline.uncertainty import coverage

@@ -142,19 +142,18 @@ class DirectEditor(NetworkModel):
         maps: PseudoMaps = self.network.decoder.maps(channels.float(), middle, source)
         return maps
 
-    def images(self, maps: PseudoMaps, parameters: Sequence[AcquisitionParameters], slice_distance_mm: float) -> Tensor:
-        """Show pseudo maps under a protocol.
+    def images(self, maps: PseudoMaps, parameters: Sequence[AcquisitionParameters]) -> Tensor:
+        """Show pseudo maps under a protocol, all but its slice thickness: see `PseudoMaps.with_thickness`.
 
         Args:
             maps: Of some slices.
             parameters: One for all slices or one per slice.
-            slice_distance_mm: Between the centres of neighbouring slices.
 
         Returns:
             Noise-free slices in the normalised intensity of the source, shape ``(batch, 1, size, size)``.
         """
         _, protocols = self._encoded(parameters, len(maps.water))
-        shown: Tensor = self.network.decoder(maps, protocols, slice_distance_mm)
+        shown: Tensor = self.network.decoder(maps, protocols)
         return shown[:, None]
 
     def noise_ratio(self, source: AcquisitionParameters, target: AcquisitionParameters) -> float:

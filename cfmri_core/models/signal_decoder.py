@@ -31,28 +31,26 @@ from cfmri_core.simulation.tissues import (
 
 #: Water that the maps of relaxation times are relative to.
 _REFERENCE = WATER_POOLS[Tissue.FIBROGLANDULAR]
-#: Slice thickness and slice distance at which the bend of a map across slices counts once, in mm.
-_REFERENCE_THICKNESS_MM, REFERENCE_DISTANCE_MM = 2.0, 2.34375
+#: Least distance of neighbouring slices across which a change of slice thickness is worked out, in mm.
+_LEAST_DISTANCE_MM = 0.6
 #: From the full width at half maximum of a Gaussian slice profile to its standard deviation.
 _WIDTH_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
 #: The few numbers of a scanner learn this much faster than the network: they start far from their values.
 _STYLE_SPEED = 3.0
 #: Smooth maps are predicted at a resolution lower by this factor.
 _COARSE = 8
-_FINE_MAPS, _COARSE_MAPS = 6, 4
+_FINE_MAPS, _COARSE_MAPS = 4, 4
 #: Channels that a network has to return for `SignalDecoder.maps`.
 CHANNELS = _FINE_MAPS + _COARSE_MAPS
 
 
 @dataclass(frozen=True)
 class PseudoMaps:
-    """What a slice is made of, as far as the signal equation asks; each float32, shape ``(batch, rows, cols)``.
+    """What slices are made of, as far as the signal equation asks; each float32, shape ``(batch, rows, cols)``.
 
     Attributes:
         water: Amount of water; 1 gives a signal of 1 in normalised intensity under the source's protocol.
         fat: Amount of fat, on the scale of water.
-        water_bend: Second difference of the water across slices.
-        fat_bend: The same for fat.
         log_t1: Logarithm of the T1 of water over that of fibroglandular tissue.
         log_t2_star: The same for T2*.
         transmit: Relative deviation of the flip angle at 1.5 T.
@@ -63,8 +61,6 @@ class PseudoMaps:
 
     water: Tensor
     fat: Tensor
-    water_bend: Tensor
-    fat_bend: Tensor
     log_t1: Tensor
     log_t2_star: Tensor
     transmit: Tensor
@@ -91,6 +87,19 @@ class PseudoMaps:
         """
         names = [field.name for field in dataclasses.fields(self)][_FINE_MAPS:]
         return dataclasses.replace(self, **{name: _across(getattr(self, name), kernel) for name in names})
+
+    def with_thickness(self, from_mm: float, to_mm: float, slice_distance_mm: float) -> PseudoMaps:
+        """Show the same slices of one volume as thick as asked for; the ends take themselves for neighbours.
+
+        Args:
+            from_mm: Slice thickness of the source.
+            to_mm: Slice thickness to show.
+            slice_distance_mm: Between the centres of neighbouring slices.
+        """
+        share = thickness_share(from_mm, to_mm, slice_distance_mm)
+        kernel = torch.tensor([share, 1 - 2 * share, share])
+        amounts = {name: _across(getattr(self, name), kernel).clamp(min=0) for name in ("water", "fat")}
+        return dataclasses.replace(self, **amounts)
 
 
 @dataclass(frozen=True)
@@ -197,23 +206,20 @@ class SignalDecoder(nn.Module):
         return PseudoMaps(
             water=amount * (1 - share),
             fat=amount * share,
-            water_bend=0.3 * fine[:, 2] * unit,
-            fat_bend=0.3 * fine[:, 3] * unit,
-            log_t1=0.4 * torch.tanh(fine[:, 4]),
-            log_t2_star=2.0 * torch.tanh(fine[:, 5]),
+            log_t1=0.4 * torch.tanh(fine[:, 2]),
+            log_t2_star=2.0 * torch.tanh(fine[:, 3]),
             transmit=0.3 * torch.tanh(coarse[:, 0]),
             receive=torch.exp(1.5 * torch.tanh(coarse[:, 1])),
             residual_fat=0.8 * torch.tanh(coarse[:, 2]),
             shim=F.softplus(2 * coarse[:, 3] - 1),
         )
 
-    def forward(self, maps: PseudoMaps, protocols: Protocols, slice_distance_mm: float) -> Tensor:
-        """Show maps under a protocol.
+    def forward(self, maps: PseudoMaps, protocols: Protocols) -> Tensor:
+        """Show maps under a protocol, all but its slice thickness: see `PseudoMaps.with_thickness`.
 
         Args:
             maps: Of ``batch`` slices.
             protocols: One row per slice.
-            slice_distance_mm: Between the centres of neighbouring slices.
 
         Returns:
             Magnitude in normalised intensity of the source, noise-free, shape ``(batch, rows, cols)``.
@@ -227,9 +233,7 @@ class SignalDecoder(nn.Module):
         left = torch.sigmoid(_STYLE_SPEED * left)[:, None, None]
         left = left * torch.exp(maps.residual_fat) * (1 + maps.shim * field / 3.0)
         left = torch.where(protocols.is_suppressed[:, None, None] > 0, left, 1.0)
-        bend = self._bend(protocols.column("slice_thickness_mm"), slice_distance_mm)
-        fat = (maps.fat + bend * maps.fat_bend) * fat * left
-        water = (maps.water + bend * maps.water_bend) * water
+        fat, water = maps.fat * fat * left, maps.water * water
         phase = 2 * math.pi * 1e-3 * GYROMAGNETIC_RATIO_MHZ_PER_T * field * protocols.column("echo_time_ms")
         phase = phase * self.peaks
         real = (self.amplitudes * torch.cos(phase)).sum(-1, keepdim=True)
@@ -250,11 +254,6 @@ class SignalDecoder(nn.Module):
         scanner: Tensor = protocols.models @ self.noise
         return scanner - fall
 
-    def _bend(self, thickness_mm: Tensor, slice_distance_mm: float) -> Tensor:
-        """How often the second difference is added: half the variance of the profile beyond the reference's."""
-        variance = (thickness_mm**2 - _REFERENCE_THICKNESS_MM**2) * _WIDTH_TO_SIGMA**2
-        return variance / max(slice_distance_mm, REFERENCE_DISTANCE_MM / 4) ** 2
-
     def _windowed(self, signal: Tensor, protocols: Protocols) -> Tensor:
         strength = torch.sigmoid(_STYLE_SPEED * (protocols.models @ self.window))[:, None]
         taper = 1 - strength * (1 - self.hann)
@@ -262,6 +261,16 @@ class SignalDecoder(nn.Module):
         image = torch.fft.ifft2(kspace)
         # Not abs(): its gradient is not defined at 0, and air is 0.
         return torch.sqrt(image.real**2 + image.imag**2 + 1e-8)
+
+
+def thickness_share(from_mm: float, to_mm: float, slice_distance_mm: float) -> float:
+    """Share of either neighbour that a slice takes on when its thickness changes; negative for a thinner one.
+
+    A Gaussian profile whose variance grows by v adds v/2 times the second derivative across slices, here as second
+    difference. Source: the heat equation; the full width at half maximum is the slice thickness.
+    """
+    variance = (to_mm**2 - from_mm**2) * _WIDTH_TO_SIGMA**2
+    return 0.5 * variance / max(slice_distance_mm, _LEAST_DISTANCE_MM) ** 2
 
 
 def suppresses_fat(scan_options: str | None) -> bool:

@@ -12,14 +12,8 @@ from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.segmenter import Segmenter
-from cfmri_core.pipeline.counterfactual import (
-    METHODS,
-    AnyEditor,
-    Counterfactual,
-    EditRequest,
-    edit_volume,
-    requested_parameters,
-)
+from cfmri_core.pipeline.counterfactual import Counterfactual, edit_volume, requested_parameters
+from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest
 from cfmri_core.pipeline.trust import Trust, require_acceptance, require_support, uncertainty_map, with_trust
 from cfmri_core.progress import Progress, silent
 from cfmri_core.volume import Volume

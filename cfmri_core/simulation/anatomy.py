@@ -141,7 +141,7 @@ def correlated_noise(rng: np.random.Generator, shape: tuple[int, ...], sigma_vox
     costs time.
     """
     factor = max(1.0, sigma_voxels / 2.0)
-    coarse = tuple(max(4, int(np.ceil(size / factor)) + 2) for size in shape)
+    coarse = tuple(max(4, int(np.ceil(size / factor)) + 2) for size in shape) if factor > 1.0 else shape
     field = gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), sigma_voxels / factor, mode="wrap")
     field = (field - field.mean()) / max(float(field.std()), 1e-6)
     if factor > 1.0:

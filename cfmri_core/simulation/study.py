@@ -21,6 +21,7 @@ from cfmri_core.simulation.protocols import DUKE, SAME, Target, draw_source, dra
 from cfmri_core.simulation.scanner import draw_subject, scanned_labels, scans
 from cfmri_core.simulation.series import write_series
 from cfmri_core.simulation.settings import DEFAULT, Setting, setting_named
+from cfmri_core.simulation.variety import varied
 
 #: Said in every study that is written, followed by the setting's own declaration.
 DISCLAIMER = (
@@ -40,19 +41,23 @@ class StudyPlan:
         protocol: How they are drawn, see `draw_source`.
         paired: Name of each paired rendering, and what it changes, see `draw_target` and `target_list`.
         setting: Name of the simulator setting.
+        kept: Parameters that paired renderings take from the source, whatever their target says.
         labels: NIfTI label maps to use instead of procedural anatomies, see `anatomy_from_labels`; consecutive seeds
             take one after the other, and from the first again.
         lesions: Mass lesions per subject.
         slab_mm: Extent along the body.
+        varied: Whether drawn anatomies come in other builds too, see `cfmri_core.simulation.variety`.
     """
 
     changes: Mapping[str, str | float] = field(default_factory=dict)
     protocol: str = DUKE
     paired: Mapping[str, Target | Sequence[Target]] = field(default_factory=dict)
+    kept: Sequence[str] = ()
     setting: str = DEFAULT.name
     labels: Sequence[Path] = ()
     lesions: int = 0
     slab_mm: float = 60.0
+    varied: bool = False
 
 
 def simulate_dataset(
@@ -102,7 +107,7 @@ def _require_same_plan(root: Path, description: Mapping[str, object]) -> None:
 def _signature(plan: StudyPlan) -> dict[str, object]:
     """What decides the subjects besides the seed, JSON-ready."""
     plain = dataclasses.asdict(plan)
-    return {**plain, "labels": [path.name for path in plan.labels]}
+    return {**plain, "labels": [path.name for path in plan.labels], "kept": list(plan.kept)}
 
 
 def _simulated(todo: Sequence[tuple[Path, int]], plan: StudyPlan, workers: int) -> Iterator[Path]:
@@ -129,7 +134,8 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     manufacturer = plan.changes.get("manufacturer")
     parameters = draw_source(rng, plan.protocol, str(manufacturer) if manufacturer else None).replaced(plan.changes)
     targets = target_list(plan.paired)
-    wanted = {name: draw_target(rng, parameters, target) for name, target in targets.items()}
+    kept = {name: getattr(parameters, name) for name in plan.kept}
+    wanted = {name: draw_target(rng, parameters, target).replaced(kept) for name, target in targets.items()}
     anatomy = _anatomy(seed, plan)
     subject = draw_subject(anatomy, seed, setting)
     described = {"fibroglandular_share": round(anatomy.fibroglandular_share, 4), **_declared(setting), "seed": seed}
@@ -155,7 +161,8 @@ def _anatomy(seed: int, plan: StudyPlan) -> Anatomy:
     if plan.labels:
         labels = read_nifti(plan.labels[seed % len(plan.labels)])
         return anatomy_from_labels(labels, seed=seed, slab_mm=plan.slab_mm)
-    return generate_anatomy(seed, slab_mm=plan.slab_mm, lesions=plan.lesions)
+    anatomy = generate_anatomy(seed, slab_mm=plan.slab_mm, lesions=plan.lesions)
+    return varied(anatomy, seed) if plan.varied else anatomy
 
 
 def _declared(setting: Setting) -> dict[str, object]:

@@ -24,7 +24,8 @@ from cfmri_core.io.atomic import write_text
 from cfmri_core.io.json_text import json_text
 from cfmri_core.io.nifti import sidecar_of, sidecar_path, write_nifti
 from cfmri_core.io.scan import Scan, describe, read_scan, write_counterfactual
-from cfmri_core.pipeline.counterfactual import METHODS, edit_volume
+from cfmri_core.pipeline.counterfactual import edit_volume
+from cfmri_core.pipeline.method import METHODS
 from cfmri_core.pipeline.segmentation import TISSUE_LABELS
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.counterfactuals import CounterfactualPlan, fingerprint

@@ -16,7 +16,8 @@ from cfmri_core.data.studies import SliceSet, Study
 from cfmri_core.io.atomic import atomic_file
 from cfmri_core.io.json_text import json_text
 from cfmri_core.io.scan import read_scan
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, AnyEditor, EditRequest, edit_volume
+from cfmri_core.pipeline.counterfactual import edit_volume
+from cfmri_core.pipeline.method import DEFAULT_METHOD, METHODS, AnyEditor, EditRequest
 from cfmri_core.progress import Progress, silent
 from cfmri_core.simulation.population import DUKE, Population
 from cfmri_core.slices import normalised_images
@@ -31,7 +32,7 @@ class CounterfactualPlan:
         editor: Makes them; of the kind that the method needs.
         population: Where targets are drawn from; one target per volume, so neighbouring slices stay one scanner.
         per_volume: Counterfactuals of each volume.
-        method: One of `cfmri_core.pipeline.counterfactual.METHODS`.
+        method: One of `cfmri_core.pipeline.method.METHODS`.
         seed: Seed of targets and noise.
         cache: Folder that keeps them; ``None`` keeps them in memory for one run. It holds images of patients, under
             names that say nothing about them.

@@ -51,6 +51,7 @@ def train_direct_editor(
     learning_rate: float = 1e-3,
     validation_share: float = 0.08,
     seed: int = 0,
+    start_from: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     progress: Progress = silent,
@@ -58,15 +59,17 @@ def train_direct_editor(
     """Train a direct editor on simulated subjects with paired renderings and write it as a model folder.
 
     Args:
-        data: Folder of studies simulated with ``--paired`` (two renderings or more per subject); see
-            `cfmri_core.data.pairs.PROBE` for those that are truth only.
+        data: Folder of studies simulated with ``--paired`` (two renderings or more per subject) and ``--keep
+            slice_thickness_mm``, which one slice tells nothing about; see `cfmri_core.data.pairs.PROBE` for renderings
+            that are truth only.
         output: Receives ``model``, ``checkpoint.pt`` and TensorBoard ``events``.
-        preset: Size, see `cfmri_core.models.direct_editor.PRESETS`.
+        preset: Size of a new network, see `cfmri_core.models.direct_editor.PRESETS`.
         iterations: Optimiser steps.
         batch_size: Pairs per step.
         learning_rate: Peak learning rate.
         validation_share: Share of subjects held back to choose the best weights.
         seed: Seed of split, initialisation and batches.
+        start_from: Model folder to go on from instead of a new network; its condition encoding stays.
         resume: Go on from the checkpoint in ``output``.
         device: Torch device.
         progress: Progress and cancel.
@@ -81,14 +84,16 @@ def train_direct_editor(
     studies = list_studies(data)
     if len(studies) < 2:
         raise RequestError(f"{data} holds {len(studies)} subject.", "Training needs at least 2; validation takes one.")
-    subjects = load_renderings(studies, preset_of(PRESETS, preset, "direct editor").image_size, progress)
+    begun = DirectEditor.load(start_from, device) if start_from else None
+    size = begun.image_size if begun else preset_of(PRESETS, preset, "direct editor").image_size
+    subjects = load_renderings(studies, size, progress)
     shares = (1 - validation_share, validation_share)
     fit, held_back = stratified_split(
         [study.patient for study in studies], [subject.parameters[0] for subject in subjects], shares, seed
     )
-    spec = ConditionSpec.from_parameters([p for index in fit for p in subjects[index].scanned_as])
-    editor = DirectEditor.create(preset, spec)
-    editor.network.to(device)
+    scanned_as = [parameters for index in fit for parameters in subjects[index].scanned_as]
+    editor = begun or DirectEditor.create(preset, ConditionSpec.from_parameters(scanned_as))
+    editor.network.to(device).requires_grad_(True)
     score = train(
         editor.network,
         PairLoss(editor, [subjects[index] for index in fit], batch_size),
@@ -99,11 +104,10 @@ def train_direct_editor(
         progress=progress,
     )
     command = f"cfmri train direct-editor {data} --preset {preset} --iterations {iterations} "
-    command += f"--batch-size {batch_size} --seed {seed}"
+    command += f"--batch-size {batch_size} --seed {seed}" + (f" --start-from {start_from}" if start_from else "")
     folder = output / "model"
     editor.save(folder, _card(editor, len(fit), command, score))
-    support = fit_training_support([p for index in fit for p in subjects[index].scanned_as])
-    write_training_support(folder, support, weights_sha256(folder))
+    write_training_support(folder, fit_training_support(scanned_as), weights_sha256(folder))
     return folder
 
 
@@ -190,8 +194,7 @@ class PairLoss:
         protocols = protocols.to(device)
         source = protocols.rows(torch.arange(0, len(images) * shown, shown, device=device))
         maps = editor.maps_under(images, condition.to(device), source)
-        distance = self.subjects[0].slice_distance_mm
-        found = editor.network.decoder(maps.repeated(shown), protocols, distance).view_as(truth) / spans
+        found = editor.network.decoder(maps.repeated(shown), protocols).view_as(truth) / spans
         truth = truth / spans
         tissue = torch.maximum(truth, truth[:, :1]) > TISSUE_INTENSITY
         weight = torch.where(tissue, 1.0, AIR_WEIGHT)
@@ -257,8 +260,7 @@ class PairLoss:
         before, after = before.to(windows.device), after.to(windows.device)
         editor = DirectEditor(network, self.editor.spec, self.editor.config)
         maps = editor.maps_under(windows, conditions.repeat_interleave(SLICES_SEEN, 0).to(windows.device), before)
-        distance = self.subjects[0].slice_distance_mm
-        change = network.decoder(maps, after, distance) - network.decoder(maps, before, distance)
+        change = network.decoder(maps, after) - network.decoder(maps, before)
         edited = (windows[:, SLICES_SEEN // 2] + change).cpu().view(len(draws), SLICES_SEEN, *windows.shape[2:])
         return torch.stack([self._rescaled(draw, one) for draw, one in zip(draws, edited, strict=True)])
 

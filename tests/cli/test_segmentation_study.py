@@ -20,7 +20,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def quick_edits(monkeypatch):
-    from cfmri_core.pipeline.counterfactual import METHODS
+    from cfmri_core.pipeline.method import METHODS
 
     monkeypatch.setitem(METHODS, "inversion", replace(METHODS["inversion"], steps=1))
 

@@ -11,7 +11,8 @@ from cfmri_core.models.direct_editor import DirectEditor, MapNetwork
 from cfmri_core.models.editor import PRESETS as EDITORS
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.unet import ConditionalUNet
-from cfmri_core.pipeline.counterfactual import METHODS, EditRequest, default_method, edit_volume, load_editor
+from cfmri_core.pipeline.counterfactual import edit_volume
+from cfmri_core.pipeline.method import METHODS, EditRequest, default_method, load_editor
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.volume import Volume
 

@@ -11,7 +11,8 @@ from cfmri_core.io.nifti import sidecar_of, write_nifti
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.editor import Editor
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, Counterfactual
+from cfmri_core.pipeline.counterfactual import Counterfactual
+from cfmri_core.pipeline.method import DEFAULT_METHOD, METHODS
 from cfmri_core.simulation.population import Population
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.training import counterfactuals

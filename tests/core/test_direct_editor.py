@@ -8,7 +8,8 @@ from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.io.scan import read_scan
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import SLICES_SEEN, DirectEditor, with_neighbours
-from cfmri_core.pipeline.counterfactual import EditRequest, edit_volume, load_editor
+from cfmri_core.pipeline.counterfactual import edit_volume
+from cfmri_core.pipeline.method import EditRequest, load_editor
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 from cfmri_core.training import direct_editor as training
@@ -28,7 +29,7 @@ def test_maps_show_slices_of_the_same_size():
     editor = DirectEditor.create("tiny", SPEC)
     parameters = list(PRESETS.values())[:2]
     maps = editor.maps(torch.rand(2, SLICES_SEEN, 128, 128), parameters)
-    assert editor.images(maps, parameters[:1], 2.0).shape == (2, 1, 128, 128)
+    assert editor.images(maps, parameters[:1]).shape == (2, 1, 128, 128)
 
 
 def test_an_edit_to_the_same_parameters_changes_nothing(data):

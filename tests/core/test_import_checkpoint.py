@@ -20,7 +20,8 @@ from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.import_checkpoint import import_checkpoint
 from cfmri_core.models.orientation import turned
 from cfmri_core.models.segmenter import Segmenter
-from cfmri_core.pipeline.counterfactual import EditRequest, edit_volume
+from cfmri_core.pipeline.counterfactual import edit_volume
+from cfmri_core.pipeline.method import EditRequest
 from cfmri_core.slices import normalised_images
 
 AVANTO = AcquisitionParameters(

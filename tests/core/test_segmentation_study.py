@@ -99,10 +99,10 @@ def test_a_damaged_result_is_named(scans, trainer, tmp_path):
 
 
 def test_another_study_is_not_mixed_in(tmp_path):
-    require_same_settings(tmp_path, {"iterations": 600})
-    require_same_settings(tmp_path, {"iterations": 600})
+    require_same_settings(tmp_path / "settings.json", {"iterations": 600})
+    require_same_settings(tmp_path / "settings.json", {"iterations": 600})
     with pytest.raises(RequestError, match="other settings"):
-        require_same_settings(tmp_path, {"iterations": 700})
+        require_same_settings(tmp_path / "settings.json", {"iterations": 700})
 
 
 def test_training_on_test_patients_is_refused(tmp_path):

@@ -29,9 +29,9 @@ def uniform(**values):
     return PseudoMaps(**{name: torch.full((1, SIZE, SIZE), float(value)) for name, value in zeros.items()})
 
 
-def shown(decoder, maps, parameters, distance_mm=2.34375):
+def shown(decoder, maps, parameters):
     with torch.no_grad():
-        return decoder(maps, Protocols.of([parameters], SPEC), distance_mm)[0].numpy()
+        return decoder(maps, Protocols.of([parameters], SPEC))[0].numpy()
 
 
 @pytest.mark.parametrize("field", [1.5, 3.0])
@@ -56,14 +56,36 @@ def test_suppression_takes_fat_away_and_leaves_water(decoder):
     np.testing.assert_allclose(shown(decoder, water, suppressed), shown(decoder, water, PLAIN), rtol=1e-5)
 
 
-def test_thick_slices_hold_more_of_their_neighbours_and_close_slices_less(decoder):
-    maps = uniform(water=20.0, water_bend=5.0)
-    thin, usual, thick = (
-        shown(decoder, maps, PLAIN.replaced({"slice_thickness_mm": value})).mean() for value in (1.0, 2.0, 3.0)
-    )
-    assert thin < usual < thick
-    far = shown(decoder, maps, PLAIN.replaced({"slice_thickness_mm": 3.0}), distance_mm=5.0).mean()
-    assert usual < far < thick
+def one_bright_slice(of=7):
+    values = {name: torch.zeros(of, 2, 2) for name in PseudoMaps.__dataclass_fields__}
+    values["water"] = torch.zeros(of, 2, 2)
+    values["water"][of // 2] = 1.0
+    return PseudoMaps(**values)
+
+
+def test_thick_slices_hold_more_of_their_neighbours_and_thin_ones_less():
+    bright = one_bright_slice()
+    thick = bright.with_thickness(1.0, 3.0, 2.34375).water[:, 0, 0]
+    thicker = bright.with_thickness(1.0, 3.5, 2.34375).water[:, 0, 0]
+    assert 0 < thick[2] < thicker[2]
+    assert thick[2] == thick[4]
+    assert thick.sum() == pytest.approx(1.0)
+    broad = PseudoMaps(**{name: value + thick[:, None, None] for name, value in vars(one_bright_slice()).items()})
+    assert broad.with_thickness(3.0, 1.0, 2.34375).water[3, 0, 0] > broad.water[3, 0, 0]
+
+
+def test_neighbours_that_lie_far_off_count_less():
+    near, far = (one_bright_slice().with_thickness(1.0, 3.0, distance).water[2, 0, 0] for distance in (2.0, 4.0))
+    assert 0 < far < near
+
+
+def test_amounts_of_tissue_are_never_negative():
+    assert one_bright_slice().with_thickness(3.0, 1.0, 1.0).water.min() == 0
+
+
+def test_the_same_thickness_changes_nothing():
+    bright = one_bright_slice()
+    assert torch.equal(bright.with_thickness(2.0, 2.0, 2.34375).water, bright.water)
 
 
 def test_coils_are_steadied_across_slices_and_tissue_is_not():
@@ -91,5 +113,5 @@ def test_fat_saturation_is_read_off_the_options(options, expected):
 def test_no_gradient_is_lost_in_air(decoder):
     channels = torch.zeros(1, CHANNELS, SIZE, SIZE, requires_grad=True)
     protocols = Protocols.of([PLAIN], SPEC)
-    decoder(decoder.maps(channels, torch.zeros(1, SIZE, SIZE), protocols), protocols, 2.0).sum().backward()
+    decoder(decoder.maps(channels, torch.zeros(1, SIZE, SIZE), protocols), protocols).sum().backward()
     assert torch.isfinite(channels.grad).all()

@@ -5,6 +5,7 @@ import pydicom
 import pytest
 
 from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.data.pairs import paired_parameters
 from cfmri_core.data.studies import list_studies, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.io.nifti import read_nifti
@@ -77,6 +78,25 @@ def test_subjects_of_two_plans_are_not_mixed(root):
     for seed, plan in ((51, PLAN), (50, other)):
         with pytest.raises(RequestError, match="another seed or plan"):
             simulate_dataset(root, 2, seed, plan)
+
+
+def test_pairs_can_keep_a_parameter_of_the_source(tmp_path):
+    plan = StudyPlan(paired={"other": "decorrelated", "same": "same"}, kept=("slice_thickness_mm",), slab_mm=5)
+    simulate_dataset(tmp_path, 1, 3, plan)
+    study = list_studies(tmp_path)[0]
+    source, other = paired_parameters(study.paired["same"]), paired_parameters(study.paired["other"])
+    assert other.slice_thickness_mm == source.slice_thickness_mm
+    assert other.echo_time_ms != source.echo_time_ms
+
+
+def test_other_builds_are_drawn_on_request(tmp_path):
+    for name, varied in (("drawn", False), ("varied", True)):
+        simulate_dataset(tmp_path / name, 4, 3, StudyPlan(slab_mm=5, varied=varied))
+    drawn, varied = (
+        [read_nifti(study.labels_path).voxels for study in list_studies(tmp_path / name)]
+        for name in ("drawn", "varied")
+    )
+    assert any(not np.array_equal(one, other) for one, other in zip(drawn, varied, strict=True))
 
 
 def test_an_unknown_target_leaves_nothing(tmp_path):

@@ -11,7 +11,7 @@ from cfmri_core.io.scan import read_scan
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.segmenter import Segmenter
-from cfmri_core.pipeline.counterfactual import METHODS
+from cfmri_core.pipeline.method import METHODS
 from cfmri_core.pipeline.segmentation import segment_volume, volumes_ml
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset

@@ -5,7 +5,8 @@ import pytest
 from cfmri_core.errors import RefusedError, RequestError
 from cfmri_core.pipeline import trusted_edit as module
 from cfmri_core.pipeline.acceptance import Judges
-from cfmri_core.pipeline.counterfactual import Counterfactual, EditRequest
+from cfmri_core.pipeline.counterfactual import Counterfactual
+from cfmri_core.pipeline.method import EditRequest
 from cfmri_core.pipeline.support import fit_training_support
 from cfmri_core.pipeline.trust import Trust
 from cfmri_core.pipeline.trusted_edit import Caution, load_trust, trusted_edit

@@ -8,7 +8,7 @@ from typing import Any
 
 from cfmri_core.acquisition import PARAMETERS, Parameter
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.pipeline.counterfactual import METHODS, SOURCE_NOISE
+from cfmri_core.pipeline.method import METHODS, SOURCE_NOISE
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.request_schema import MAX_COUNTERFACTUALS, MAX_EPOCHS, MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
-from cfmri_core.pipeline.counterfactual import METHODS, SOURCE_NOISE
+from cfmri_core.pipeline.method import METHODS, SOURCE_NOISE
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.problem import FieldError
 

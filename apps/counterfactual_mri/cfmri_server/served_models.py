@@ -6,7 +6,7 @@ from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.segmenter import Segmenter
-from cfmri_core.pipeline.counterfactual import DEFAULT_METHOD, METHODS, WITHOUT_PAIRS
+from cfmri_core.pipeline.method import DEFAULT_METHOD, METHODS, WITHOUT_PAIRS
 from cfmri_server.model_store import LoadedModel, ModelStore
 from cfmri_server.state import StateFolder
 

@@ -14,7 +14,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import AcquisitionError, CfmriError
 from cfmri_core.models.conditioning import ConditionSpec
-from cfmri_core.pipeline import counterfactual, prediction
+from cfmri_core.pipeline import method as editing
+from cfmri_core.pipeline import prediction
 from cfmri_core.pipeline.trust import Trust
 from cfmri_core.pipeline.trusted_edit import Caution, trusted_edit
 from cfmri_core.progress import Progress
@@ -30,7 +31,7 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
     summary = "The image under other acquisition parameters. Synthetic, not for diagnosis"
 
     def __init__(self, models: ServedModels) -> None:
-        super().__init__(models, counterfactual.METHODS[models.default_method()].model)
+        super().__init__(models, editing.METHODS[models.default_method()].model)
 
     def config(self) -> dict[str, Any]:
         """Return what clients need to know of the parameters."""
@@ -41,10 +42,10 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
     def infer(self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress) -> Inference:
         """Edit one image."""
         own = self.models.default_method()
-        method = params.method or counterfactual.method_for(params.steps, params.guidance_scale, own)
+        method = params.method or editing.method_for(params.steps, params.guidance_scale, own)
         editor = loaded(self.models.editor_for(method), device, progress)
         factual, sources = self._factual(image, params, device, progress)
-        request = counterfactual.EditRequest(
+        request = editing.EditRequest(
             changes=params.changes(),
             method=method,
             guidance_scale=params.guidance_scale,
@@ -57,7 +58,7 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
         edited, _ = trusted_edit(image.volume, factual, request, editor, trust, Caution(), progress=progress)
         return Inference(edited.volume, {**edited.evidence, "factual_sources": sources})
 
-    def _trust(self, editor: counterfactual.AnyEditor, method: str, device: str, progress: Progress) -> Trust:
+    def _trust(self, editor: editing.AnyEditor, method: str, device: str, progress: Progress) -> Trust:
         """Gather who can judge the edit; a model that is not served judges nothing."""
         store, folder = self.models.store, self.models.store.folder(self.models.editor_for(method).kind)
         predictor = segmenter = None

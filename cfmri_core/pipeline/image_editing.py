@@ -1,0 +1,157 @@
+"""Edit the network images of one volume: one evaluation of the direct editor, or a diffusion editor's sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.diffusion.sampling import Callback, edit_friendly, independent_noise, paper_edit, shared_noise
+from cfmri_core.diffusion.schedule import index_grid
+from cfmri_core.errors import RequestError
+from cfmri_core.models.direct_editor import STEADYING, DirectEditor, with_neighbours
+from cfmri_core.models.editor import Editor
+from cfmri_core.models.signal_decoder import PseudoMaps
+from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest
+from cfmri_core.progress import Progress, silent
+
+#: Slices edited together: bounds memory.
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the slices lie in their volume.
+
+    Attributes:
+        first_slice: Number of the first one; a slab then gets the noise it has in the whole.
+        slice_distance_mm: Between the centres of neighbouring slices.
+    """
+
+    first_slice: int
+    slice_distance_mm: float
+
+
+def edit_images(
+    images: Tensor,
+    factual: AcquisitionParameters,
+    requested: AcquisitionParameters,
+    request: EditRequest,
+    editor: AnyEditor,
+    placement: Placement,
+    progress: Progress = silent,
+) -> Tensor:
+    """Edit network images of one volume; with `inversion` all slices share the noise, so they change alike.
+
+    Args:
+        images: Normalised slices (10th percentile 0, 99th 1) in order, shape ``(slices, 1, size, size)``.
+        factual: Their acquisition parameters.
+        requested: The parameters to imitate.
+        request: Method and settings.
+        editor: Trained editor of the kind the method needs.
+        placement: Where the slices lie.
+        progress: Called per step.
+
+    Returns:
+        Edited slices, same shape and scale.
+
+    Raises:
+        RequestError: The editor is of another kind.
+    """
+    _require_model(request.method, "direct_editor" if isinstance(editor, DirectEditor) else "editor")
+    if isinstance(editor, DirectEditor):
+        return _edit_directly(images, factual, requested, request, editor, placement, progress)
+    source, target = editor.spec.encode(factual)[None], editor.spec.encode(requested)[None]
+    return _Run(editor, request).in_batches(images, source, target, placement.first_slice, progress)
+
+
+def _require_model(method: str, kind: str) -> None:
+    if METHODS[method].model != kind:
+        raise RequestError(
+            f"Method {method} needs a model of kind '{METHODS[method].model}', not '{kind}'.", "Choose another method."
+        )
+
+
+def _edit_directly(
+    images: Tensor,
+    factual: AcquisitionParameters,
+    requested: AcquisitionParameters,
+    request: EditRequest,
+    editor: DirectEditor,
+    placement: Placement,
+    progress: Progress,
+) -> Tensor:
+    if torch.equal(*map(editor.spec.encode, (factual, requested))) and request.source_noise != "remove":
+        return images.clone()
+    batches = torch.split(with_neighbours(images), BATCH)
+    read = []
+    with torch.inference_mode():
+        for batch in batches:
+            read.append(editor.maps(batch.to(editor.device), [factual]))
+            progress(len(read), len(batches) + 1, "reading maps")
+        maps = PseudoMaps.joined(read).steadied(torch.tensor(STEADYING))
+        before, after = factual.slice_thickness_mm, requested.slice_thickness_mm
+        thick = maps
+        if before is not None and after is not None:
+            thick = maps.with_thickness(before, after, placement.slice_distance_mm)
+        edited = editor.images(thick, [requested]).cpu()
+        if request.source_noise != "remove":
+            # What the maps do not explain, noise above all.
+            rest = images - editor.images(maps, [factual]).cpu()
+            is_scaled = request.source_noise == "scale"
+            edited = edited + rest * (editor.noise_ratio(factual, requested) if is_scaled else 1.0)
+    progress(len(batches) + 1, len(batches) + 1, "showing them under the requested protocol")
+    return edited
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A diffusion method with its settings."""
+
+    editor: Editor
+    request: EditRequest
+
+    def in_batches(
+        self, images: Tensor, source: Tensor, target: Tensor, first_slice: int, progress: Progress
+    ) -> Tensor:
+        scale, batches, edited = self.editor.normalisation, torch.split(images, BATCH), []
+        for number, batch in enumerate(batches):
+
+            def report(step: int, total: int, done: int = number) -> None:
+                progress(done * total + step, len(batches) * total, "editing")
+
+            start = first_slice + number * BATCH
+            with torch.inference_mode():
+                x0 = scale.to_network(batch).to(self.editor.device)
+                result = self.edit(x0, source, target, range(start, start + len(batch)), report)
+            edited.append(scale.from_network(result.cpu(), batch))
+        return torch.cat(edited)
+
+    def edit(self, x0: Tensor, source: Tensor, target: Tensor, numbers: range, callback: Callback) -> Tensor:
+        rows, columns = x0.shape[2:]
+        alpha_bar, device, request = self.editor.alpha_bar, self.editor.device, self.request
+        if request.method == "paper":
+            return paper_edit(
+                self.editor.eps,
+                x0,
+                target,
+                alpha_bar,
+                noise=independent_noise(request.seed, list(numbers), rows, columns, device),
+                start=request.steps_used,
+                guidance_scale=request.guidance_used,
+                pin_values=(self.editor.normalisation.low_value, self.editor.normalisation.high_value),
+                callback=callback,
+            )
+        return edit_friendly(
+            self.editor.eps,
+            x0,
+            source,
+            target,
+            alpha_bar,
+            index_grid(METHODS[request.method].depth, request.steps_used),
+            noise=shared_noise(request.seed, rows, columns, device),
+            guidance_scale=request.guidance_used,
+            callback=callback,
+        )
