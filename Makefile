@@ -37,7 +37,8 @@ TRAIN := $(BIN)/cfmri train
 demo-weights: .venv/.runtime
 	$(BIN)/cfmri simulate training/unlabelled --subjects 220 --seed 10000
 	$(BIN)/cfmri simulate training/labelled --subjects 24 --seed 20000 --set "manufacturer=GE MEDICAL SYSTEMS"
-	$(BIN)/cfmri simulate training/pairs --subjects 150 --seed 30000 --slab-mm 40 --paired results/training-targets.json
+	$(BIN)/cfmri simulate training/pairs --subjects 300 --seed 31000 --slab-mm 24 --varied --keep slice_thickness_mm \
+		--paired results/training-targets.json
 	$(BIN)/cfmri simulate training/predictor --subjects 2400 --seed 110000 --slab-mm 16
 	$(BIN)/cfmri simulate training/scoring --subjects 1600 --seed 220000 --slab-mm 16
 	$(BIN)/cfmri simulate training/scoring-decorrelated --subjects 500 --seed 230000 --slab-mm 16 --protocol decorrelated
@@ -45,7 +46,7 @@ demo-weights: .venv/.runtime
 		ln -sfn ../../$$folder training/scoring/$$(basename $$folder)-decorrelated; done
 	$(BIN)/cfmri simulate training/validation --subjects 40 --seed 900000 --slab-mm 16 --paired results/validation-targets.json
 	$(TRAIN) editor training/unlabelled --output training/editor --iterations 5000 --resume
-	$(TRAIN) direct-editor training/pairs --output training/direct_editor --iterations 6000 --batch-size 8 --resume
+	$(TRAIN) direct-editor training/pairs --output training/direct_editor --iterations 13000 --batch-size 8 --resume
 	$(TRAIN) iap-predictor training/predictor --output training/iap_predictor --iterations 6000 --resume
 	$(TRAIN) iap-predictor training/scoring --output training/scoring_predictor --preset scoring --iterations 6000 --resume
 	$(TRAIN) segmenter training/labelled --output training/segmenter --iterations 600 --resume

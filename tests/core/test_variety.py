@@ -33,7 +33,7 @@ def test_a_build_has_the_drawn_grid_and_a_breast_of_both_tissues(pairs):
 def test_some_show_no_thorax_and_some_one_breast(pairs):
     drawn, others = pairs
     assert any(not (other.tissue == Tissue.LUNG).any() for other in others)
-    assert any(other.breast.sum() < 0.6 * drawn.breast.sum() for other in others)
+    assert any(other.breast.sum() < 0.65 * drawn.breast.sum() for other in others)
 
 
 def test_the_same_seed_gives_the_same_build(pairs):
