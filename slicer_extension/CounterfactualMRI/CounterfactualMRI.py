@@ -10,9 +10,10 @@ from CounterfactualMRILib.acquisition import readAcquisition
 from CounterfactualMRILib.controls import ParameterControls
 from CounterfactualMRILib.exchange import ExchangeProblem, gridOfResult
 from CounterfactualMRILib.job_display import JobDisplay
-from CounterfactualMRILib.layout import Comparison
+from CounterfactualMRILib.layout import Comparison, sliceInView
 from CounterfactualMRILib.logic import DEFAULT_ADDRESS, CounterfactualMRILogic
 from CounterfactualMRILib.problems import Problem, ServerProblem
+from CounterfactualMRILib.results_section import ResultsSection
 from CounterfactualMRILib.schema import COUNTERFACTUAL, TISSUE_SEGMENTER
 from CounterfactualMRILib.server_section import ServerSection
 from slicer.ScriptedLoadableModule import (
@@ -52,6 +53,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.factual = {}
         self.targets = None
         self.options = None
+        self.presets = ()
         self.guiTag = None
         self.timer = None
         self.comparison = Comparison()
@@ -70,15 +72,20 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.display = JobDisplay(ui.progressBar, ui.statusLabel)
         self.trainDisplay = JobDisplay(ui.trainProgressBar, ui.trainStatusLabel)
         self.serverSection = ServerSection(ui, self.logic, DEFAULT_ADDRESS, self.showAvailability)
+        self.results = ResultsSection(ui, self.comparison, self.onResultSelected)
         ui.testConnectionButton.connect("clicked(bool)", self.onTestConnection)
         ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
         ui.predictButton.connect("clicked(bool)", self.onPredict)
+        ui.presetComboBox.connect("currentIndexChanged(int)", self.onPreset)
+        ui.likeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onLike)
         ui.generateButton.connect("clicked(bool)", self.onGenerateOrCancel)
-        ui.compareButton.connect("clicked(bool)", self.onCompare)
+        ui.previewButton.connect("clicked(bool)", self.onPreview)
+        ui.askAgainButton.connect("clicked(bool)", self.onAskAgain)
         ui.segmentButton.connect("clicked(bool)", self.onSegment)
         ui.trainButton.connect("clicked(bool)", self.onTrainOrStop)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_INTERVAL_MS)
         self.timer.connect("timeout()", self.onTimer)
@@ -99,20 +106,26 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.timer.stop()
         self.display.cancel()
         self.trainDisplay.cancel()
-        self.comparison.restore()
+        self.results.end()
         self._detachParameterNode()
         self.removeObservers()
 
     def onSceneStartClose(self, caller, event):  # noqa: ARG002
         """The scene's nodes go away: a running job's result has no place any more."""
         self.display.cancel()
-        self.comparison.restore()
+        self.results.end()
+        self.results.show(None)
         self._detachParameterNode()
 
     def onSceneEndClose(self, caller, event):  # noqa: ARG002
         """Start again in the empty scene."""
         self._attachParameterNode()
         self.onInputChanged()
+
+    def onNodeRemoved(self, caller, event):  # noqa: ARG002
+        """A result that somebody else removed leaves the table too."""
+        if not slicer.mrmlScene.IsClosing():
+            self.results.show(self.ui.inputSelector.currentNode(), self.results.current())
 
     def _attachParameterNode(self):
         self._detachParameterNode()
@@ -136,11 +149,21 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.targets = ParameterControls(ui.targetsContainer, model.targets() if model else (), self.onRequestChanged)
         self.options = ParameterControls(ui.optionsContainer, model.options() if model else (), self.onRequestChanged)
         ui.targetsHint.visible = model is None
+        self._offerPresets(model.presets if model else ())
         requested = json.loads(self.parameterNode.requested)
         self.targets.setValues(requested)
         self.options.setValues(requested)
         self.targets.setPresent(self.factual)
         return f"Connected. Models: {', '.join(sorted(server.models))}."
+
+    def _offerPresets(self, presets):
+        box = self.ui.presetComboBox
+        self.presets = ()
+        box.clear()
+        for text in ("Like a usual scanner...", *(preset.name for preset in presets)):
+            box.addItem(text)
+        box.enabled = bool(presets)
+        self.presets = tuple(presets)
 
     # ---- scan ----------------------------------------------------------------------------------
 
@@ -148,6 +171,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         """Show how the chosen volume was acquired, as far as its DICOM header says."""
         volume = self.ui.inputSelector.currentNode()
         self._setFactual(readAcquisition(volume) if volume is not None else {})
+        self.results.show(volume, self.parameterNode.resultVolume)
         self.showAvailability()
 
     def _setFactual(self, factual, source="from the DICOM header"):
@@ -181,29 +205,69 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.parameterNode.requested = json.dumps({**self.targets.values(), **self.options.values()})
         self.showAvailability()
 
+    def onPreset(self, index):
+        """Ask for the usual protocol of a scanner."""
+        if self.presets and index > 0:
+            self._ask(self.presets[index - 1].values)
+
+    def onLike(self, *_):
+        """Ask for the parameters with which another volume was acquired."""
+        volume = self.ui.likeSelector.currentNode()
+        if volume is None or self.targets is None:
+            return
+        acquisition = readAcquisition(volume)
+        if acquisition:
+            self._ask(acquisition)
+        else:
+            self.display.say(f"No acquisition parameters of {volume.GetName()} are known: it has no DICOM header.")
+
+    def onAskAgain(self, *_):
+        """Put what the selected result was made with back into the controls; the same seed gives the same again."""
+        node = self.results.current()
+        if node is None or self.targets is None:
+            return
+        evidence = results.evidenceOf(node)
+        self.options.setValues({**self.options.values(), **results.optionsOf(evidence)})
+        self._ask(results.requestedChangesOf(evidence))
+
+    def _ask(self, values):
+        """Show values in the controls: those that differ from how the volume was acquired."""
+        wanted = {name: value for name, value in values.items() if self.factual.get(name) != value}
+        self.targets.setValues(wanted)
+        self.onRequestChanged()
+
     def onGenerateOrCancel(self, *_):
         """Start the counterfactual, or cancel what is running."""
         if self.display.isBusy:
             self.display.cancel()
             self.onTimer()
             return
-        parameters = {**self.options.values(), **self.targets.values(), "factual": self.factual or None}
+        self._generate({})
+
+    def onPreview(self, *_):
+        """Make only the slice that is in view."""
+        number = sliceInView(self.ui.inputSelector.currentNode())
+        if number is None:
+            self.display.say("No slice view shows the volume in its plane of acquisition. Show it, then repeat.")
+            return
+        self._generate({"slices": str(number)})
+
+    def _generate(self, more):
+        parameters = {**self.options.values(), **self.targets.values(), **more, "factual": self.factual or None}
         volume = self.ui.inputSelector.currentNode()
         self._start(lambda: self.logic.generateCounterfactual(volume, parameters, wait=False), self._onGenerated)
 
     def _onGenerated(self, node):
         self.parameterNode.resultVolume = node
-        self.comparison.show(results.sourceOf(node), node)
-        warnings = json.loads(node.GetAttribute(results.ATTRIBUTE + "Warnings") or "[]")
+        if self.ui.inputSelector.currentNode() is results.sourceOf(node):
+            self.results.show(results.sourceOf(node), node)
+            self.results.compare()
+        warnings = results.evidenceOf(node).get("warnings") or []
         return "\n".join([f"Made {node.GetName()}.", *(f"Caution: {warning}" for warning in warnings)])
 
-    def onCompare(self, *_):
-        """Show the last counterfactual beside its source, or return to the earlier layout."""
-        node = self.parameterNode.resultVolume
-        if self.comparison.isShown:
-            self.comparison.restore()
-        elif results.isSynthetic(node) and results.sourceOf(node) is not None:
-            self.comparison.show(results.sourceOf(node), node)
+    def onResultSelected(self, node):
+        """Remember which counterfactual is looked at."""
+        self.parameterNode.resultVolume = node
         self.showAvailability()
 
     def onSegment(self, *_):
@@ -256,8 +320,8 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         ui.generateButton.toolTip = (
             "" if isBusy else reason or nothing or "Make a new volume; the source is not changed"
         )
-        ui.compareButton.enabled = results.isSynthetic(self.parameterNode.resultVolume)
-        ui.compareButton.checked = self.comparison.isShown
+        ui.previewButton.enabled = not (reason or nothing or isBusy)
+        self.results.showAvailability()
         ui.trainButton.text = "Stop training" if isTraining else "Retrain the segmenter"
         ui.trainButton.enabled = isTraining or (server is not None and TISSUE_SEGMENTER in server.trainers)
 

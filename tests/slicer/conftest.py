@@ -40,6 +40,7 @@ PURE = {
     "test_packaging.py",
     "test_purity.py",
     "test_schema.py",
+    "test_verdict.py",
 }
 START_TIMEOUT_S = 400
 

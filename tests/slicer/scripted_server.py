@@ -24,6 +24,7 @@ INFO = {
                     {"name": "seed", "label": "Seed", "type": "integer", "minimum": 0, "maximum": 2**31 - 1,
                      "role": "option", "default": 0},
                 ],
+                "presets": [{"name": "ge-hdx-1.5t", "values": {"field_strength_t": 1.5, "echo_time_ms": 2.3}}],
             }
         },
         "tissue_segmenter": {

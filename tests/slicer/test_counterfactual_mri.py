@@ -1,5 +1,6 @@
 """The panel, from its .ui, on scripted servers; the whole loop on the real one is in test_live_server.py."""
 
+import re
 import time
 
 import CounterfactualMRI
@@ -8,6 +9,7 @@ import pytest
 import qt
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
+from CounterfactualMRILib.layout import ORIGINAL_VIEW, sliceInView
 from event_loop import until
 from mrml_fixtures import affineOf, makeVolume, nrrdBytes, unscened
 from scripted_server import Answer, jobScript, multipartAnswer
@@ -128,6 +130,59 @@ def test_generate_shows_progress_then_result_warning_and_comparison(panel, qapp,
     ui.compareButton.click()
     assert panel.comparison.isShown
     until(qapp, lambda: not panel.timer.active)
+
+
+def test_a_preset_asks_for_what_differs_from_the_volume(panel, qapp, scripted):
+    makeVolume()
+    ui = connected(panel, qapp, scripted())
+    panel._setFactual({"field_strength_t": 1.5})
+    assert ui.presetComboBox.enabled
+    ui.presetComboBox.currentIndex = 1
+    assert panel.targets.values() == {"echo_time_ms": 2.3}
+    assert ui.generateButton.enabled
+
+
+def test_parameters_are_taken_from_another_volume(panel, qapp, scripted, monkeypatch):
+    makeVolume()
+    other = makeVolume(name="other")
+    ui = connected(panel, qapp, scripted())
+    ui.likeSelector.setCurrentNode(other)
+    assert "No acquisition parameters of other are known" in ui.statusLabel.text
+    monkeypatch.setattr(CounterfactualMRI, "readAcquisition", lambda node: {"echo_time_ms": 1.9, "unknown": 3})
+    ui.likeSelector.setCurrentNode(None)
+    ui.likeSelector.setCurrentNode(other)
+    assert panel.targets.values() == {"echo_time_ms": 1.9}
+
+
+def test_the_same_is_asked_for_again(panel, qapp, scripted, tmp_path):
+    source = makeVolume()
+    image = nrrdBytes(unscened(np.zeros((12, 30, 20), np.float32), affineOf(source)), tmp_path)
+    made = multipartAnswer({"changes": {"echo_time_ms": [2.4, 1.4]}, "method": "paper", "seed": 9, "steps": 1}, image)
+    ui = ready(panel, qapp, scripted(jobScript("counterfactual", made)), source)
+    ui.generateButton.click()
+    until(qapp, lambda: not panel.display.isBusy)
+    panel.targets.setValues({})
+    ui.askAgainButton.click()
+    assert panel.targets.values() == {"echo_time_ms": 1.4}
+    assert panel.options.values() == {"method": "paper", "seed": 9}
+
+
+def test_a_preview_asks_for_the_slice_in_view_only(panel, qapp, scripted, tmp_path, layout):
+    source = makeVolume()
+    server = scripted(jobScript("counterfactual", resultFor(source, tmp_path)))
+    ui = ready(panel, qapp, server, source)
+    ui.previewButton.click()
+    assert "No slice view" in ui.statusLabel.text
+    panel.comparison.show(source, source)
+    logic = layout.sliceLogic(ORIGINAL_VIEW)
+    panel.comparison.show(source, source)
+    assert logic.GetSliceNode().GetOrientation() == "Axial"
+    ui.previewButton.click()
+    until(qapp, lambda: not panel.display.isBusy)
+    sent = next(body for method, path, _, body in server.received if (method, path) == ("POST", "/jobs/counterfactual"))
+    number = int(re.search(rb'"slices": "(\d+)"', sent).group(1))
+    assert number == sliceInView(source)
+    assert 0 <= number < 12
 
 
 def test_cancel_ends_at_once_with_nothing_left(panel, qapp, scripted):

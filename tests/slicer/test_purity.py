@@ -8,7 +8,7 @@ import sys
 import pytest
 from slicer_paths import MODULE
 
-PURE_MODULES = ("problems", "multipart", "schema", "client", "connection", "jobs")
+PURE_MODULES = ("problems", "multipart", "schema", "client", "connection", "jobs", "verdict")
 SOURCES = sorted(MODULE.rglob("*.py"))
 BLOCKED = ("torch", "monai", "monailabel", "numpy", "slicer", "qt", "ctk", "vtk", "cfmri_core", "PySide6")
 
@@ -70,5 +70,14 @@ def test_only_modules_that_slicer_has_are_imported(source):
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
     assert imported <= allowed
-    isQtFree = source.stem in (*PURE_MODULES, "exchange", "acquisition", "results", "layout", "logic", "parameter_node")
+    isQtFree = source.stem in (
+        *PURE_MODULES,
+        "exchange",
+        "acquisition",
+        "difference",
+        "results",
+        "layout",
+        "logic",
+        "parameter_node",
+    )
     assert not (isQtFree and imported & {"qt", "ctk"})

@@ -1,13 +1,14 @@
-"""Original and counterfactual side by side: linked slice views, one window and level. No Qt."""
+"""Original and counterfactual side by side, and what changed: linked slice views, one window and level. No Qt."""
 
 from __future__ import annotations
 
 import slicer
 import vtk
 
-#: Number of our layout; Slicer's own are below 1000, other extensions use small numbers above.
-LAYOUT_ID = 47110
-ORIGINAL_VIEW, COUNTERFACTUAL_VIEW = "CFOriginal", "CFCounterfactual"
+#: Numbers of our layouts, of two views and of three; Slicer's own are below 1000, other extensions use small numbers
+#: above.
+LAYOUT_ID, LAYOUT_WITH_DIFFERENCE_ID = 47110, 47111
+ORIGINAL_VIEW, COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW = "CFOriginal", "CFCounterfactual", "CFDifference"
 _VIEW_GROUP = 71
 
 
@@ -24,21 +25,41 @@ class Comparison:
     def isShown(self) -> bool:
         """Whether our layout is the current one."""
         layoutNode = _layoutNode()
-        return layoutNode is not None and layoutNode.GetViewArrangement() == LAYOUT_ID
+        return layoutNode is not None and layoutNode.GetViewArrangement() in _VIEWS
 
-    def show(self, original, counterfactual) -> None:
-        """Show two volumes in linked slice views, in the plane in which they were acquired."""
-        layoutNode = _layoutNode()
+    def show(self, original, counterfactual, difference=None) -> None:
+        """Show two volumes in linked slice views, in the plane in which they were acquired.
+
+        Args:
+            original: The source.
+            counterfactual: What was made of it.
+            difference: Signed difference; shown over the source in a third view.
+        """
+        layoutNode, layout = _layoutNode(), LAYOUT_ID if difference is None else LAYOUT_WITH_DIFFERENCE_ID
         if layoutNode is None:
             return
-        if not layoutNode.IsLayoutDescription(LAYOUT_ID):
-            layoutNode.AddLayoutDescription(LAYOUT_ID, _layoutDescription())
-        if layoutNode.GetViewArrangement() != LAYOUT_ID:
+        if not layoutNode.IsLayoutDescription(layout):
+            layoutNode.AddLayoutDescription(layout, _layoutDescription(_VIEWS[layout]))
+        if not self.isShown:
             self._earlierLayout = layoutNode.GetViewArrangement()
-            layoutNode.SetViewArrangement(LAYOUT_ID)
-        for viewName, volume in ((ORIGINAL_VIEW, original), (COUNTERFACTUAL_VIEW, counterfactual)):
-            _showInView(viewName, volume)
+        layoutNode.SetViewArrangement(layout)
+        _showInView(ORIGINAL_VIEW, original)
+        _showInView(COUNTERFACTUAL_VIEW, counterfactual)
+        if difference is not None:
+            _showInView(DIFFERENCE_VIEW, original, difference)
         self._linkWindowLevel(original, counterfactual)
+
+    def fade(self, original, share: float) -> None:
+        """Blend the source over the counterfactual, to see by moving to and fro what changes.
+
+        Args:
+            original: The source.
+            share: From 0, the counterfactual alone, to 1, the source alone.
+        """
+        if self.isShown:
+            composite = _compositeNode(COUNTERFACTUAL_VIEW)
+            composite.SetForegroundVolumeID(original.GetID() if share > 0 else None)
+            composite.SetForegroundOpacity(share)
 
     def restore(self) -> None:
         """Return to the layout that was there before."""
@@ -85,12 +106,36 @@ def acquisitionOrientation(volume) -> str:
     return ("Sagittal", "Coronal", "Axial")[normal.index(max(normal))]
 
 
-def _showInView(viewName: str, volume) -> None:
+def sliceInView(volume) -> int | None:
+    """Return the number of the volume's slice that the first view of its plane of acquisition shows.
+
+    Counted along its third axis; ``None`` if no view shows that plane, or it shows it beside the volume.
+    """
+    orientation = acquisitionOrientation(volume)
+    names = [ORIGINAL_VIEW, *(node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"))]
+    for name in names:
+        node = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if node is not None and node.GetOrientation() == orientation:
+            return _sliceAt(volume, [node.GetSliceToRAS().GetElement(row, 3) for row in range(3)])
+    return None
+
+
+def _sliceAt(volume, ras: list[float]) -> int | None:
+    toVolume = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, volume.GetParentTransformNode(), toVolume)
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetRASToIJKMatrix(matrix)
+    index = round(matrix.MultiplyPoint([*toVolume.TransformPoint(ras), 1.0])[2])
+    return index if 0 <= index < volume.GetImageData().GetDimensions()[2] else None
+
+
+def _showInView(viewName: str, volume, over=None) -> None:
     composite = _compositeNode(viewName)
     composite.SetLinkedControl(True)
     composite.SetHotLinkedControl(True)
     composite.SetBackgroundVolumeID(volume.GetID())
-    composite.SetForegroundVolumeID(None)
+    composite.SetForegroundVolumeID(None if over is None else over.GetID())
+    composite.SetForegroundOpacity(0.0 if over is None else 1.0)
     composite.SetLabelVolumeID(None)
     sliceNode = slicer.mrmlScene.GetSingletonNode(viewName, "vtkMRMLSliceNode")
     if sliceNode is not None:
@@ -117,13 +162,25 @@ def _layoutNode():
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
-def _layoutDescription() -> str:
+#: Label and colour of each view.
+_LOOKS = {
+    ORIGINAL_VIEW: ("O", "#4A90A4"),
+    COUNTERFACTUAL_VIEW: ("S", "#D68C45"),
+    DIFFERENCE_VIEW: ("D", "#8E6C8A"),
+}
+_VIEWS = {
+    LAYOUT_ID: (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW),
+    LAYOUT_WITH_DIFFERENCE_ID: (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW),
+}
+
+
+def _layoutDescription(names) -> str:
     views = "".join(
-        f'<item><view class="vtkMRMLSliceNode" singletontag="{tag}">'
+        f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
         '<property name="orientation" action="default">Axial</property>'
-        f'<property name="viewlabel" action="default">{label}</property>'
-        f'<property name="viewcolor" action="default">{color}</property>'
+        f'<property name="viewlabel" action="default">{_LOOKS[name][0]}</property>'
+        f'<property name="viewcolor" action="default">{_LOOKS[name][1]}</property>'
         f'<property name="viewgroup" action="default">{_VIEW_GROUP}</property></view></item>'
-        for tag, label, color in ((ORIGINAL_VIEW, "O", "#4A90A4"), (COUNTERFACTUAL_VIEW, "S", "#D68C45"))
+        for name in names
     )
     return f'<layout type="horizontal" split="true">{views}</layout>'

@@ -98,6 +98,75 @@ def sourceOf(node):
     return node.GetNodeReference(SOURCE_ROLE)
 
 
+def counterfactualsOf(source) -> list:
+    """Return the counterfactuals of a volume that are in the scene, the oldest first."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return [node for node in nodes if isSynthetic(node) and source is not None and sourceOf(node) is source]
+
+
+def sourceVoxels(node):
+    """Return the source's voxels on a counterfactual's grid, which may be a slab of it; shape (k, j, i).
+
+    Raises:
+        ExchangeProblem: The source was removed or lies on another grid by now.
+    """
+    source = sourceOf(node)
+    if source is None:
+        raise ExchangeProblem("The source of this counterfactual was removed from the scene.", "Load it again.")
+    toSource, toNode = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    source.GetRASToIJKMatrix(toSource)
+    node.GetIJKToRASMatrix(toNode)
+    vtk.vtkMatrix4x4.Multiply4x4(toSource, toNode, toNode)
+    first = [round(toNode.GetElement(axis, 3)) for axis in range(3)]
+    sizes, all_ = node.GetImageData().GetDimensions(), source.GetImageData().GetDimensions()
+    isPart = all(at >= 0 and at + size <= whole for at, size, whole in zip(first, sizes, all_))
+    steps = [abs(toNode.GetElement(row, column) - (row == column)) for row in range(3) for column in range(3)]
+    offsets = [abs(toNode.GetElement(axis, 3) - first[axis]) for axis in range(3)]
+    if not isPart or max(steps) > 1e-3 or max(offsets) > 1e-2:
+        raise ExchangeProblem("The source no longer lies on the counterfactual's grid.", "Generate it again.")
+    i, j, k = (slice(at, at + size) for at, size in zip(first, sizes))
+    return slicer.util.arrayFromVolume(source)[k, j, i]
+
+
+def evidenceOf(node) -> dict[str, Any]:
+    """Return the server's account of how a counterfactual was made, empty if it is unreadable."""
+    try:
+        evidence = json.loads(node.GetAttribute(ATTRIBUTE + "Evidence") or "{}")
+    except ValueError:
+        return {}
+    return evidence if isinstance(evidence, dict) else {}
+
+
+def requestedChangesOf(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that were asked for, by name, from the server's account."""
+    changes = evidence.get("changes") if isinstance(evidence.get("changes"), dict) else {}
+    after = {name: change[-1] if isinstance(change, list) and change else change for name, change in changes.items()}
+    return {name: value for name, value in after.items() if value is not None}
+
+
+def optionsOf(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how it was made: method, seed, and the other options that the method has."""
+    names = ["method", "seed", "source_noise"]
+    if (evidence.get("steps") or 0) > 1:  # one step is a method without
+        names += ["steps", "guidance_scale"]
+    return {name: evidence[name] for name in names if evidence.get(name) is not None}
+
+
+def remove(node) -> None:
+    """Remove a counterfactual from the scene, and what was made of it."""
+    difference = node.GetNodeReference(ATTRIBUTE + "difference")
+    for made in (difference, node):
+        if made is not None:
+            slicer.mrmlScene.RemoveNode(made)
+
+
+def placeBeside(node, other) -> None:
+    """Put a node into the subject-hierarchy folder of another."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is not None:
+        hierarchy.SetItemParent(_itemOf(hierarchy, node), hierarchy.GetItemParent(_itemOf(hierarchy, other)))
+
+
 def _markSynthetic(node, source, evidence: Mapping[str, Any], version: str) -> None:
     node.SetNodeReferenceID(SOURCE_ROLE, source.GetID())
     node.SetAttribute(ATTRIBUTE + "Synthetic", "true")

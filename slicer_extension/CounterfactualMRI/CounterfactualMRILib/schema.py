@@ -79,6 +79,14 @@ class LabelClass:
 
 
 @dataclass(frozen=True)
+class Preset:
+    """A protocol by name: values of target parameters."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Model:
     """One model of the server."""
 
@@ -86,6 +94,7 @@ class Model:
     description: str
     parameters: tuple[Parameter, ...]
     labels: tuple[LabelClass, ...]
+    presets: tuple[Preset, ...] = ()
 
     def targets(self) -> tuple[Parameter, ...]:
         """Return the acquisition parameters that may be changed."""
@@ -137,6 +146,7 @@ def _parseModels(models: dict, versioned: bool = True) -> dict[str, Model]:
             str(model.get("description") or "") if isinstance(model, dict) else "",
             tuple(_parseParameter(entry) for entry in _listOf(config, "parameters")),
             tuple(_parseLabel(entry) for entry in _listOf(config, "labels")),
+            tuple(_parsePreset(entry) for entry in _listOf(config, "presets")),
         )
     return parsed
 
@@ -185,3 +195,10 @@ def _parseLabel(entry: dict) -> LabelClass:
         return LabelClass(int(entry["value"]), str(entry["name"]), color, entry.get("terminology"))
     except (KeyError, TypeError, ValueError) as error:
         raise SchemaError(f"A label in the answer to /info/ is malformed: {entry!r}.") from error
+
+
+def _parsePreset(entry: dict) -> Preset:
+    name, values = entry.get("name"), entry.get("values")
+    if not isinstance(name, str) or not isinstance(values, dict):
+        raise SchemaError(f"A preset in the answer to /info/ is malformed: {entry!r}.")
+    return Preset(name, values)

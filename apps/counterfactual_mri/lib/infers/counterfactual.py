@@ -19,7 +19,7 @@ from cfmri_core.pipeline import prediction
 from cfmri_core.pipeline.trust import Trust
 from cfmri_core.pipeline.trusted_edit import Caution, trusted_edit
 from cfmri_core.progress import Progress
-from cfmri_core.simulation.protocols import CELLS
+from cfmri_core.simulation.protocols import CELLS, PRESETS
 from lib.infers.volume_task import Inference, VolumeTask, loaded
 
 
@@ -37,7 +37,10 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
         """Return what clients need to know of the parameters."""
         spec = self._spec()
         manufacturers = sorted({cell.manufacturer for cell in CELLS})
-        return published([*target_parameters(spec, manufacturers), *edit_options(self.models.default_method())])
+        return published(
+            [*target_parameters(spec, manufacturers), *edit_options(self.models.default_method())],
+            presets=[{"name": name, "values": protocol.known()} for name, protocol in PRESETS.items()],
+        )
 
     def infer(self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress) -> Inference:
         """Edit one image."""

@@ -24,6 +24,8 @@ class _Application:
         self._logic.GetColorLogic().SetMRMLScene(scene)
         self._logic.GetColorLogic().AddDefaultColorNodes()
         slicer_core.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+        # As the Colors module does at the start.
+        scene.RegisterNodeClass(slicer_core.vtkMRMLColorLegendDisplayNode())
 
     def applicationLogic(self):
         return self._logic

@@ -1,0 +1,142 @@
+"""The table of results and the ways of seeing them, on real MRML and the panel's own .ui."""
+
+import json
+
+import numpy as np
+import pytest
+import qt
+import slicer
+from CounterfactualMRI import CounterfactualMRIWidget
+from CounterfactualMRILib import results
+from CounterfactualMRILib.layout import (
+    COUNTERFACTUAL_VIEW,
+    DIFFERENCE_VIEW,
+    LAYOUT_ID,
+    LAYOUT_WITH_DIFFERENCE_ID,
+    ORIGINAL_VIEW,
+)
+from event_loop import until
+from mrml_fixtures import affineOf, makeVolume, unscened
+
+
+@pytest.fixture
+def panel(layout):
+    qt.QSettings().clear()
+    widget = CounterfactualMRIWidget()
+    yield widget
+    widget.cleanup()
+
+
+def addResult(source, change, **evidence):
+    voxels = slicer.util.arrayFromVolume(source).astype(np.float32) + change
+    shown = {"changes": {"echo_time_ms": [2.4, 1.4]}, "method": "fast", "seed": 7, "steps": 1, **evidence}
+    return results.insertCounterfactual(unscened(voxels, affineOf(source)), source, shown, "1")
+
+
+@pytest.fixture
+def two(panel):
+    """A source and two results; the second is selected."""
+    source = makeVolume()
+    made = [addResult(source, 10), addResult(source, -10, acceptance={"verdict": "refused"}, warnings=["too noisy"])]
+    panel.ui.inputSelector.setCurrentNode(source)
+    panel.results.show(source, made[1])
+    return source, made
+
+
+def cells(panel, row):
+    table = panel.ui.resultsTable
+    return [table.item(row, column).text() for column in range(table.columnCount)]
+
+
+def test_results_are_listed_with_method_seed_and_verdict(panel, two):
+    assert panel.ui.resultsTable.rowCount == 2
+    assert cells(panel, 0)[1:] == ["fast", "7", "not judged"]
+    assert cells(panel, 1)[3] == "refused"
+    assert "too noisy" in panel.ui.verdictLabel.text
+
+
+def test_only_results_of_the_chosen_volume_are_listed(panel, two):
+    other = makeVolume(name="other")
+    addResult(other, 1)
+    panel.ui.inputSelector.setCurrentNode(other)
+    assert panel.ui.resultsTable.rowCount == 1
+    panel.ui.inputSelector.setCurrentNode(two[0])
+    assert panel.ui.resultsTable.rowCount == 2
+
+
+def test_selecting_a_row_shows_that_result(panel, two, layout):
+    source, (first, second) = two
+    panel.ui.compareButton.click()
+    views = {name: layout.sliceLogic(name) for name in (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW)}
+    composite = views[COUNTERFACTUAL_VIEW].GetSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == second.GetID()
+    panel.ui.resultsTable.selectRow(0)
+    assert composite.GetBackgroundVolumeID() == first.GetID()
+    assert panel.parameterNode.resultVolume is first
+    assert views[ORIGINAL_VIEW].GetSliceCompositeNode().GetBackgroundVolumeID() == source.GetID()
+
+
+def test_the_difference_gets_a_view_of_its_own(panel, two, layout):
+    source, _ = two
+    panel.ui.compareButton.click()
+    assert layout.node.GetViewArrangement() == LAYOUT_ID
+    panel.ui.differenceButton.click()
+    assert layout.node.GetViewArrangement() == LAYOUT_WITH_DIFFERENCE_ID
+    composite = layout.sliceLogic(DIFFERENCE_VIEW).GetSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == source.GetID()
+    signed = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID())
+    assert slicer.util.arrayFromVolume(signed) == pytest.approx(-10)
+    panel.ui.differenceButton.click()
+    assert layout.node.GetViewArrangement() == LAYOUT_ID
+    panel.ui.compareButton.click()
+    assert layout.node.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+
+
+def test_fading_blends_the_source_over_the_counterfactual(panel, two, layout):
+    panel.ui.compareButton.click()
+    composite = layout.sliceLogic(COUNTERFACTUAL_VIEW).GetSliceCompositeNode()
+    panel.ui.fadeSlider.value = 30
+    assert composite.GetForegroundVolumeID() == two[0].GetID()
+    assert composite.GetForegroundOpacity() == pytest.approx(0.3)
+    panel.ui.fadeSlider.value = 0
+    assert composite.GetForegroundVolumeID() is None
+
+
+def test_flicker_goes_to_and_fro_and_ends_with_the_comparison(panel, two, qapp):
+    panel.ui.compareButton.click()
+    panel.ui.flickerButton.click()
+    until(qapp, lambda: panel.ui.fadeSlider.value == 100)
+    until(qapp, lambda: panel.ui.fadeSlider.value == 0)
+    panel.ui.compareButton.click()
+    assert not panel.ui.flickerButton.checked
+    assert not panel.ui.flickerButton.enabled
+
+
+def test_delete_removes_the_result_and_its_difference_only(panel, two):
+    source, (first, second) = two
+    panel.ui.compareButton.click()
+    panel.ui.differenceButton.click()
+    panel.ui.deleteButton.click()
+    assert panel.ui.resultsTable.rowCount == 1
+    assert panel.results.current() is first
+    assert not slicer.mrmlScene.IsNodePresent(second)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
+    panel.ui.deleteButton.click()
+    assert not panel.ui.deleteButton.enabled
+    assert slicer.mrmlScene.IsNodePresent(source)
+
+
+def test_a_result_removed_elsewhere_leaves_the_table(panel, two):
+    slicer.mrmlScene.RemoveNode(two[1][0])
+    assert panel.ui.resultsTable.rowCount == 1
+    assert panel.results.current() is two[1][1]
+
+
+def test_a_scene_that_is_loaded_again_lists_its_results(panel, two, tmp_path):
+    node = two[1][1]
+    evidence = json.loads(node.GetAttribute("CounterfactualMRI.Evidence"))
+    assert results.requestedChangesOf(evidence) == {"echo_time_ms": 1.4}
+    assert results.optionsOf(evidence) == {"method": "fast", "seed": 7}
+    assert results.optionsOf({"method": "inversion", "seed": 1, "steps": 13, "guidance_scale": 1.25})["steps"] == 13
+    node.SetAttribute("CounterfactualMRI.Evidence", "not json")
+    assert results.evidenceOf(node) == {}
