@@ -13,6 +13,7 @@ from CounterfactualMRILib.job_display import JobDisplay
 from CounterfactualMRILib.layout import Comparison, sliceInView
 from CounterfactualMRILib.logic import DEFAULT_ADDRESS, CounterfactualMRILogic
 from CounterfactualMRILib.problems import Problem, ServerProblem
+from CounterfactualMRILib.reader_section import ReaderSection
 from CounterfactualMRILib.results_section import ResultsSection
 from CounterfactualMRILib.schema import COUNTERFACTUAL, TISSUE_SEGMENTER
 from CounterfactualMRILib.server_section import ServerSection
@@ -73,6 +74,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.trainDisplay = JobDisplay(ui.trainProgressBar, ui.trainStatusLabel)
         self.serverSection = ServerSection(ui, self.logic, DEFAULT_ADDRESS, self.showAvailability)
         self.results = ResultsSection(ui, self.comparison, self.onResultSelected)
+        self.reading = ReaderSection(ui, self.comparison, self.onReadingChanged)
         ui.testConnectionButton.connect("clicked(bool)", self.onTestConnection)
         ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
         ui.predictButton.connect("clicked(bool)", self.onPredict)
@@ -106,6 +108,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.timer.stop()
         self.display.cancel()
         self.trainDisplay.cancel()
+        self.reading.end()
         self.results.end()
         self._detachParameterNode()
         self.removeObservers()
@@ -113,6 +116,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
     def onSceneStartClose(self, caller, event):  # noqa: ARG002
         """The scene's nodes go away: a running job's result has no place any more."""
         self.display.cancel()
+        self.reading.end()
         self.results.end()
         self.results.show(None)
         self._detachParameterNode()
@@ -269,6 +273,13 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         """Remember which counterfactual is looked at."""
         self.parameterNode.resultVolume = node
         self.showAvailability()
+
+    def onReadingChanged(self):
+        """While pairs are read blinded, nothing else may tell which is which."""
+        isReading = self.reading.isReading
+        for section in (self.ui.resultsCollapsibleButton, self.ui.counterfactualCollapsibleButton):
+            section.collapsed = isReading
+            section.enabled = not isReading
 
     def onSegment(self, *_):
         """Segment tissue in the chosen volume."""

@@ -39,6 +39,7 @@ PURE = {
     "test_multipart.py",
     "test_packaging.py",
     "test_purity.py",
+    "test_reader_study.py",
     "test_schema.py",
     "test_verdict.py",
 }

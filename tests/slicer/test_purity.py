@@ -8,7 +8,7 @@ import sys
 import pytest
 from slicer_paths import MODULE
 
-PURE_MODULES = ("problems", "multipart", "schema", "client", "connection", "jobs", "verdict")
+PURE_MODULES = ("problems", "multipart", "schema", "client", "connection", "jobs", "reader_study", "verdict")
 SOURCES = sorted(MODULE.rglob("*.py"))
 BLOCKED = ("torch", "monai", "monailabel", "numpy", "slicer", "qt", "ctk", "vtk", "cfmri_core", "PySide6")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import slicer
 import vtk
 
-#: Numbers of our layouts, of two views and of three; Slicer's own are below 1000, other extensions use small numbers
-#: above.
-LAYOUT_ID, LAYOUT_WITH_DIFFERENCE_ID = 47110, 47111
+#: Numbers of our layouts: two views, three, and two that do not say what they show. Slicer's own are below 1000, other
+#: extensions use small numbers above.
+LAYOUT_ID, LAYOUT_WITH_DIFFERENCE_ID, BLINDED_LAYOUT_ID = 47110, 47111, 47112
 ORIGINAL_VIEW, COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW = "CFOriginal", "CFCounterfactual", "CFDifference"
+LEFT_VIEW, RIGHT_VIEW = "CFLeft", "CFRight"
 _VIEW_GROUP = 71
 
 
@@ -35,7 +36,19 @@ class Comparison:
             counterfactual: What was made of it.
             difference: Signed difference; shown over the source in a third view.
         """
-        layoutNode, layout = _layoutNode(), LAYOUT_ID if difference is None else LAYOUT_WITH_DIFFERENCE_ID
+        shown = [(ORIGINAL_VIEW, original, None), (COUNTERFACTUAL_VIEW, counterfactual, None)]
+        if difference is not None:
+            shown.append((DIFFERENCE_VIEW, original, difference))
+        self._arrange(LAYOUT_ID if difference is None else LAYOUT_WITH_DIFFERENCE_ID, shown)
+        self._linkWindowLevel(original, counterfactual)
+
+    def showBlinded(self, left, right) -> None:
+        """Show two volumes in linked slice views whose labels do not say what they are."""
+        self._arrange(BLINDED_LAYOUT_ID, [(LEFT_VIEW, left, None), (RIGHT_VIEW, right, None)])
+        self._linkWindowLevel(left, right)
+
+    def _arrange(self, layout: int, shown) -> None:
+        layoutNode = _layoutNode()
         if layoutNode is None:
             return
         if not layoutNode.IsLayoutDescription(layout):
@@ -43,11 +56,8 @@ class Comparison:
         if not self.isShown:
             self._earlierLayout = layoutNode.GetViewArrangement()
         layoutNode.SetViewArrangement(layout)
-        _showInView(ORIGINAL_VIEW, original)
-        _showInView(COUNTERFACTUAL_VIEW, counterfactual)
-        if difference is not None:
-            _showInView(DIFFERENCE_VIEW, original, difference)
-        self._linkWindowLevel(original, counterfactual)
+        for viewName, volume, over in shown:
+            _showInView(viewName, volume, over)
 
     def fade(self, original, share: float) -> None:
         """Blend the source over the counterfactual, to see by moving to and fro what changes.
@@ -167,10 +177,13 @@ _LOOKS = {
     ORIGINAL_VIEW: ("O", "#4A90A4"),
     COUNTERFACTUAL_VIEW: ("S", "#D68C45"),
     DIFFERENCE_VIEW: ("D", "#8E6C8A"),
+    LEFT_VIEW: ("L", "#7A7A7A"),
+    RIGHT_VIEW: ("R", "#7A7A7A"),
 }
 _VIEWS = {
     LAYOUT_ID: (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW),
     LAYOUT_WITH_DIFFERENCE_ID: (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW),
+    BLINDED_LAYOUT_ID: (LEFT_VIEW, RIGHT_VIEW),
 }
 
 

@@ -157,7 +157,15 @@ def remove(node) -> None:
     difference = node.GetNodeReference(ATTRIBUTE + "difference")
     for made in (difference, node):
         if made is not None:
-            slicer.mrmlScene.RemoveNode(made)
+            removeVolume(made)
+
+
+def removeVolume(node) -> None:
+    """Remove a volume from the scene together with its display nodes."""
+    displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    for one in (node, *displays):
+        if one is not None and slicer.mrmlScene.IsNodePresent(one):
+            slicer.mrmlScene.RemoveNode(one)
 
 
 def placeBeside(node, other) -> None:

@@ -1,0 +1,165 @@
+"""The panel's reader study: pairs shown blinded, one after another, and graded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import qt
+import slicer
+import vtk
+
+from CounterfactualMRILib import results
+from CounterfactualMRILib.exchange import ExchangeProblem
+from CounterfactualMRILib.reader_study import GRADES, PLACES, ReaderStudy, Reading
+
+
+class ReaderSection:
+    """Leads a reader through a `ReaderStudy` of all counterfactuals in the scene.
+
+    The pairs are shown as copies without names, on the counterfactual's grid, as floating-point numbers:
+    neither a name nor an extent nor a kind of number says which is which.
+
+    Args:
+        ui: The panel's widgets.
+        comparison: The side-by-side layout.
+        onChange: Called when a study begins or ends.
+    """
+
+    def __init__(self, ui, comparison, onChange: Callable[[], None]) -> None:
+        self._ui, self._comparison, self._onChange = ui, comparison, onChange
+        self.study: ReaderStudy | None = None
+        self._cases: list = []
+        self._copies: list = []
+        for grade in ("", *GRADES):
+            ui.gradeComboBox.addItem(grade or "Anatomical change?")
+        ui.readingButton.connect("clicked(bool)", self._onBeginOrEnd)
+        ui.gradeComboBox.connect("currentIndexChanged(int)", self.showAvailability)
+        ui.withinCheckBox.connect("toggled(bool)", self.showAvailability)
+        ui.outsideCheckBox.connect("toggled(bool)", self.showAvailability)
+        ui.nextPairButton.connect("clicked(bool)", self._onNext)
+        ui.takeBackButton.connect("clicked(bool)", self._onTakeBack)
+        ui.saveReadingsButton.connect("clicked(bool)", self._onSave)
+        self.showAvailability()
+
+    @property
+    def isReading(self) -> bool:
+        """Whether pairs are being shown."""
+        return bool(self._cases) and self.study is not None and self.study.current is not None
+
+    def end(self) -> None:
+        """Stop showing pairs; what was read so far is kept until the next study."""
+        self._removeCopies()
+        if self.study is not None:
+            self._comparison.restore()
+        self._cases = []
+
+    def showAvailability(self, *_) -> None:
+        """Enable what can be done now."""
+        ui, isReading = self._ui, self.isReading
+        ui.readingButton.text = "End the reading" if isReading else "Begin a blinded reading"
+        for widget in (ui.gradeComboBox, ui.readingCommentLineEdit):
+            widget.enabled = isReading
+        hasChange = ui.gradeComboBox.currentIndex > 1
+        for box in (ui.withinCheckBox, ui.outsideCheckBox):
+            box.enabled = isReading and hasChange
+        hasPlace = ui.withinCheckBox.checked or ui.outsideCheckBox.checked
+        ui.nextPairButton.enabled = isReading and (ui.gradeComboBox.currentIndex == 1 or (hasChange and hasPlace))
+        hasReadings = self.study is not None and bool(self.study.readings)
+        ui.takeBackButton.enabled = isReading and hasReadings
+        ui.saveReadingsButton.enabled = hasReadings
+
+    def _onBeginOrEnd(self, *_) -> None:
+        if self.isReading:
+            self.end()
+            self._ui.readingLabel.text = "Ended. Save what was read so far, or begin anew."
+        else:
+            self._begin()
+        self.showAvailability()
+        self._onChange()
+
+    def _begin(self) -> None:
+        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        self._cases = [node for node in nodes if results.isSynthetic(node) and results.sourceOf(node) is not None]
+        reader = self._ui.readerLineEdit.text.strip() or "reader"
+        try:
+            self.study = ReaderStudy(len(self._cases), reader, self._ui.readingSeedSpinBox.value)
+        except ValueError as error:
+            self._ui.readingLabel.text = str(error)
+            return
+        self._showCurrent()
+
+    def _showCurrent(self) -> None:
+        pair = self.study.current
+        self._removeCopies()
+        self._ui.gradeComboBox.currentIndex = 0
+        self._ui.withinCheckBox.checked = self._ui.outsideCheckBox.checked = False
+        self._ui.readingCommentLineEdit.text = ""
+        if pair is None:
+            self.end()
+            self._ui.readingLabel.text = "All pairs were read.\n" + self.study.table()
+            return
+        counterfactual = self._cases[pair.case - 1]
+        try:
+            voxels = {
+                "original": results.sourceVoxels(counterfactual),
+                "counterfactual": slicer.util.arrayFromVolume(counterfactual),
+            }
+        except ExchangeProblem as problem:
+            self.end()
+            self._ui.readingLabel.text = str(problem)
+            return
+        self._copies = [
+            _copy(voxels[side], counterfactual, name) for side, name in ((pair.left, "L"), (pair.right, "R"))
+        ]
+        self._comparison.showBlinded(*self._copies)
+        self._ui.readingLabel.text = f"Pair {pair.number} of {len(self.study.pairs)}: does the anatomy differ?"
+
+    def _onNext(self, *_) -> None:
+        ui = self._ui
+        boxes = zip(PLACES, (ui.withinCheckBox, ui.outsideCheckBox))
+        grade = GRADES[ui.gradeComboBox.currentIndex - 1]
+        places = tuple(place for place, box in boxes if box.checked) if grade != GRADES[0] else ()
+        self.study.record(Reading(grade, places, ui.readingCommentLineEdit.text.strip()))
+        self._showCurrent()
+        self.showAvailability()
+        self._onChange()
+
+    def _onTakeBack(self, *_) -> None:
+        self.study.takeBack()
+        self._showCurrent()
+        self.showAvailability()
+
+    def _onSave(self, *_) -> None:
+        path = qt.QFileDialog.getSaveFileName(None, "Save the readings", "readings.csv", "CSV (*.csv)")
+        if path:
+            self.save(path)
+
+    def save(self, path: str) -> None:
+        """Write the readings so far; a path that cannot be written to is reported in the panel."""
+        try:
+            Path(path).write_text(self.study.csv(), encoding="utf-8")
+        except OSError as error:
+            self._ui.readingLabel.text = f"Not saved: {error.strerror}. Choose another place."
+            return
+        self._ui.readingLabel.text = f"Saved {len(self.study.readings)} readings."
+
+    def _removeCopies(self) -> None:
+        for node in self._copies:
+            results.removeVolume(node)
+        self._copies = []
+
+
+def _copy(voxels, counterfactual, name: str):
+    """Return a nameless copy that is neither listed nor saved."""
+    matrix = vtk.vtkMatrix4x4()
+    counterfactual.GetIJKToRASMatrix(matrix)
+    node = slicer.util.addVolumeFromArray(voxels.astype("float32"), ijkToRAS=matrix, name=f"Reading {name}")
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    node.SetAndObserveTransformNodeID(counterfactual.GetTransformNodeID())
+    display, shown = node.GetDisplayNode(), counterfactual.GetDisplayNode()
+    display.SetSaveWithScene(False)
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
+    return node
