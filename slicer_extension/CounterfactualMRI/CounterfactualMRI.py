@@ -17,6 +17,7 @@ from CounterfactualMRILib.reader_section import ReaderSection
 from CounterfactualMRILib.results_section import ResultsSection
 from CounterfactualMRILib.schema import COUNTERFACTUAL, TISSUE_SEGMENTER
 from CounterfactualMRILib.server_section import ServerSection
+from CounterfactualMRILib.training_curve import TrainingCurve
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleTest,
@@ -57,6 +58,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.presets = ()
         self.guiTag = None
         self.timer = None
+        self.curve = None
         self.comparison = Comparison()
         ScriptedLoadableModuleWidget.__init__(self, parent)
 
@@ -294,6 +296,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
             return
         request = {"augmentation": self.parameterNode.augmentation, "epochs": self.parameterNode.epochs}
         job = self.logic.train(request, wait=False)
+        self.curve = TrainingCurve(f"Training with {request['augmentation']}")
         self.trainDisplay.watch(job, lambda status: f"Trained. {status.message}.")
         self.timer.start()
         self.showAvailability()
@@ -311,6 +314,8 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
     def onTimer(self):
         """Take over what the workers reported (about ten times a second while something runs)."""
         self.logic.poll()
+        if self.trainDisplay.isBusy and self.trainDisplay.job.detail is not None:
+            self.curve.add(self.trainDisplay.job.detail)
         ended = [display.update() for display in (self.display, self.trainDisplay)]
         if any(ended):
             self.showAvailability()

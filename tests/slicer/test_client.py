@@ -253,7 +253,8 @@ def test_train_reports_until_done(scripted):
     status = client.train("tissue_segmenter", {"augmentation": "none"}, lambda *report: reports.append(report))
     assert status.state == "done"
     assert reports[0][2] == "Reading studies"
-    assert reports[1] == (1, 2, "Epoch 1 of 2, loss 0.5, best validation 0.25, about 7 s left")
+    assert reports[1][:3] == (1, 2, "Epoch 1 of 2, loss 0.5, best validation 0.25, about 7 s left")
+    assert reports[1][3].score == 0.25
     assert json.loads(server.received[0][3]) == {"augmentation": "none"}
 
 

@@ -242,6 +242,7 @@ def test_training_runs_beside_and_can_be_stopped(panel, qapp, scripted):
     ui.trainButton.click()
     until(qapp, lambda: "Epoch 1 of 4" in ui.trainStatusLabel.text)
     assert ui.trainButton.text == "Stop training"
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 1
     assert ui.testConnectionButton.enabled
     ui.trainButton.click()
     until(qapp, lambda: not panel.timer.active)

@@ -79,5 +79,6 @@ def test_only_modules_that_slicer_has_are_imported(source):
         "layout",
         "logic",
         "parameter_node",
+        "training_curve",
     )
     assert not (isQtFree and imported & {"qt", "ctk"})

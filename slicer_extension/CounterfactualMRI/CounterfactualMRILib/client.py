@@ -26,7 +26,7 @@ Report = Callable[[int, int, str], None]
 IsCancelled = Callable[[], bool]
 
 
-def _reportNothing(step: int, steps: int, message: str) -> None:
+def _reportNothing(step: int, steps: int, message: str, detail: Any = None) -> None:
     """Stand for a caller who does not watch."""
 
 
@@ -267,7 +267,7 @@ class Client:
         report: Report = _reportNothing,
         isCancelled: IsCancelled = lambda: False,
     ) -> TrainingStatus:
-        """Start a training on the server's studies and wait until it has ended.
+        """Start a training on the server's studies and wait until it has ended; the status is reported as detail.
 
         Raises:
             Cancelled: ``isCancelled`` became true; the training was stopped.
@@ -279,7 +279,7 @@ class Client:
                 self.stopTraining()
                 raise Cancelled
             status = self.trainingStatus(model)
-            report(status.epoch, status.epochs, status.message)
+            report(status.epoch, status.epochs, status.message, status)
             if status.isOver:
                 return _requireTrained(status)
             time.sleep(self.timeouts.poll)

@@ -17,8 +17,8 @@ from CounterfactualMRILib.problems import Cancelled, Problem
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 
-#: work(report, isCancelled) -> result; report(step, steps, message)
-Work = Callable[[Callable[[int, int, str], None], Callable[[], bool]], Any]
+#: work(report, isCancelled) -> result; report(step, steps, message, detail=None)
+Work = Callable[[Callable[..., None], Callable[[], bool]], Any]
 
 
 def startDaemonThread(target: Callable[[], None]) -> None:
@@ -44,6 +44,7 @@ class Job:
         step: Steps done.
         steps: Steps in all, 0 while unknown.
         message: What is going on.
+        detail: What the worker reported besides, last; ``None`` if it reports nothing.
         isOver: Whether the worker has ended and everything is cleaned up.
     """
 
@@ -61,6 +62,7 @@ class Job:
         self.error: Exception | None = None
         self.result: Any = None
         self.step, self.steps, self.message = 0, 0, title
+        self.detail: Any = None
         self.isOver = False
         self._work, self._finish, self._cleanup = work, finish, cleanup
         self._clock, self._spawn = clock, spawn
@@ -123,7 +125,7 @@ class Job:
     def _take(self, kind: str, value: Any) -> None:
         if kind == "progress":
             if self.state == RUNNING:
-                self.step, self.steps, self.message = value
+                self.step, self.steps, self.message, self.detail = value
             return
         try:
             if self.state == RUNNING:
@@ -151,8 +153,8 @@ class Job:
         self._endedAt = self._clock()
 
     def _runWorker(self) -> None:
-        def report(step: int, steps: int, message: str) -> None:
-            self._events.put(("progress", (step, steps, message)))
+        def report(step: int, steps: int, message: str, detail: Any = None) -> None:
+            self._events.put(("progress", (step, steps, message, detail)))
 
         try:
             outcome = ("result", self._work(report, self._cancelRequested.is_set))
