@@ -70,14 +70,14 @@ def calibrate_support(
     support = fit_training_support(training.parameters)
     for editor, folder in editors:
         write_training_support(folder, support, editor.sha256)
-    image, error = fit_predictor_support(training, held_back, predictor)
-    write_predictor_support(predictor_folder, image, error, predictor.sha256)
+    known = fit_predictor_support(training, held_back, predictor)
+    write_predictor_support(predictor_folder, known, predictor.sha256)
     return {
         "training_subjects": len(training.parameters),
         "combinations": len(support.cells),
-        "image_limits": list(image.limits) if image else None,
-        "held_back_subjects": error.subjects,
-        "prediction_limits": dict(error.limits),
+        "image_limits": list(known.image.limits) if known.image else None,
+        "held_back_subjects": known.error.subjects if known.error else 0,
+        "prediction_limits": dict(known.error.limits) if known.error else {},
     }
 
 

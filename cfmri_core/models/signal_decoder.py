@@ -33,8 +33,8 @@ from cfmri_core.simulation.tissues import (
 _REFERENCE = WATER_POOLS[Tissue.FIBROGLANDULAR]
 #: Least distance of neighbouring slices across which a change of slice thickness is worked out, in mm.
 _LEAST_DISTANCE_MM = 0.6
-#: Slices 2.3 mm apart show only part of a map's curvature. On 6 simulated training subjects held back, 1 made half of the
-#: change of thickness, 1.4 came nearest to the truth (slope 0.70) and 2 made all of it; this lies between (0.89).
+#: Slices 2.3 mm apart show only part of a map's curvature. On 6 simulated training subjects held back, 1 made half of
+#: the change of thickness, 1.4 came nearest to the truth (slope 0.70) and 2 made all of it; this lies between (0.89).
 _CURVATURE_UNSEEN = 1.8
 #: From the full width at half maximum of a Gaussian slice profile to its standard deviation.
 _WIDTH_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))

@@ -31,6 +31,7 @@ from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.prediction import predict_acquisition
 from cfmri_core.pipeline.prediction_error import Predicted, PredictionError, difference
 from cfmri_core.pipeline.segmentation import segment_volume
+from cfmri_core.pipeline.support import LEVELS, TrainingSupport
 from cfmri_core.slices import IntensityScale
 from cfmri_core.volume import Volume
 
@@ -81,12 +82,14 @@ class Judges:
         error: Of the predictor; ``None`` takes a quarter of each trained range.
         segmenter: Labels tissue; ``None`` leaves that question open.
         limits: Of the anatomy measures.
+        trained_on: Which parameters occurred together in the predictor's training; ``None`` takes its word for any.
     """
 
     predictor: IapPredictor | None = None
     error: PredictionError | None = None
     segmenter: Segmenter | None = None
     limits: AnatomyLimits = field(default_factory=AnatomyLimits)
+    trained_on: TrainingSupport | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,9 @@ def judge_edit(
 
     Returns:
         Refused if none of the requested parameters that the predictor can tell was reached, or if an
-        anatomy measure misses its limit twice over; accepted with warnings if anything else failed.
+        anatomy measure misses its limit twice over; accepted with warnings if anything else failed. Parameters that
+        did not occur together in the predictor's training it cannot tell: on scanners they go together, so it may
+        read one off another.
     """
     findings = [_anatomy(source, result, judges.limits)]
     if judges.predictor is None:
@@ -141,8 +146,11 @@ def judge_edit(
     else:
         error = judges.error or PredictionError.uncalibrated(judges.predictor.spec)
         before, after = (predict_acquisition(volume, judges.predictor) for volume in (source, result))
-        findings.append(_requested(after, factual, requested, error))
-        findings.append(_untouched(before, after, factual, requested, judges.predictor.spec))
+        read = [
+            _requested(after, factual, requested, error),
+            _untouched(before, after, factual, requested, judges.predictor.spec),
+        ]
+        findings += read if _can_be_told(requested, judges.trained_on) else [_untold(read)]
     if judges.segmenter is None:
         findings.append(_Findings(unanswered=["tissue: there is no tissue segmenter."]))
     else:
@@ -287,6 +295,17 @@ def _requested(
     ]
     (findings.refusals if missed and len(missed) == len(ratios) else findings.warnings).extend(reasons)
     return findings
+
+
+def _can_be_told(requested: AcquisitionParameters, trained_on: TrainingSupport | None) -> bool:
+    return trained_on is None or trained_on.judge(requested, "requested").verdict != LEVELS[-1]
+
+
+def _untold(read: Iterable[_Findings]) -> _Findings:
+    """Keep what was read off the result as a measure, without a judgement."""
+    measures = {name: value for one in read for name, value in one.measures.items()}
+    reason = "parameters: the predictor was trained on no scan with the requested parameters together."
+    return _Findings(measures, unanswered=[reason])
 
 
 def _difference(name: str, after: Predicted, requested: AcquisitionParameters) -> str:

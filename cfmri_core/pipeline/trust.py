@@ -32,6 +32,7 @@ from cfmri_core.pipeline.support import (
     LEVELS,
     TrainingSupport,
     Verdict,
+    fit_training_support,
     range_verdict,
     read_training_support,
     worst,
@@ -124,13 +125,13 @@ class Trust:
         Raises:
             CheckpointError: Statistics are damaged or belong to other weights.
         """
-        image, error = read_predictor_support(predictor[1], predictor[0].sha256) if predictor else (None, None)
+        known = read_predictor_support(predictor[1], predictor[0].sha256) if predictor else PredictorSupport()
         limits = read_anatomy_limits(editor_folder, editor.sha256)
         return cls(
             editor.spec,
             read_training_support(editor_folder, editor.sha256),
-            image,
-            Judges(predictor[0] if predictor else None, error, segmenter, limits),
+            known.image,
+            Judges(predictor[0] if predictor else None, known.error, segmenter, limits, known.acquisition),
             read_uncertainty(editor_folder, editor.sha256),
         )
 
@@ -275,10 +276,23 @@ def edited_part(volume: Volume, edited: Counterfactual) -> Volume:
     return slab(volume, "ijk".index(edited.evidence["slice_axis"]), first, last)
 
 
-def fit_predictor_support(
-    training: SliceSet, held_back: SliceSet, predictor: IapPredictor
-) -> tuple[ImageSupport | None, PredictionError]:
-    """Learn what a predictor's training images look like, and how far its predictions err.
+@dataclass(frozen=True)
+class PredictorSupport:
+    """What is known of a predictor of acquisition parameters besides its weights.
+
+    Attributes:
+        image: What its training images looked like.
+        error: How far its predictions err.
+        acquisition: Which parameters occurred together in its training; beyond them it says nothing.
+    """
+
+    image: ImageSupport | None = None
+    error: PredictionError | None = None
+    acquisition: TrainingSupport | None = None
+
+
+def fit_predictor_support(training: SliceSet, held_back: SliceSet, predictor: IapPredictor) -> PredictorSupport:
+    """Learn what a predictor was trained on, and how far its predictions err.
 
     Args:
         training: Subjects it was trained on.
@@ -286,24 +300,36 @@ def fit_predictor_support(
         predictor: The predictor as it is loaded from its folder.
     """
     features = [subject_features(slices, predictor) for slices in (training, held_back)]
-    return fit_image_support(*features), fit_prediction_error(held_back, predictor)
+    return PredictorSupport(
+        fit_image_support(*features),
+        fit_prediction_error(held_back, predictor),
+        fit_training_support(training.parameters),
+    )
 
 
-def write_predictor_support(folder: Path, image: ImageSupport | None, error: PredictionError, sha256: str) -> Path:
-    """Write both beside a predictor's weights; see `write_companion`."""
-    values = {"image": image.to_json() if image else None, "prediction_error": error.to_json()}
+def write_predictor_support(folder: Path, support: PredictorSupport, sha256: str) -> Path:
+    """Write what is known beside a predictor's weights; see `write_companion`."""
+    values = {
+        "image": support.image.to_json() if support.image else None,
+        "prediction_error": support.error.to_json() if support.error else None,
+        "acquisition": support.acquisition.to_json() if support.acquisition else None,
+    }
     return write_companion(folder, FILE_NAME, sha256, values)
 
 
-def read_predictor_support(folder: Path, sha256: str) -> tuple[ImageSupport | None, PredictionError | None]:
-    """Read both; ``None`` where there is none.
+def read_predictor_support(folder: Path, sha256: str) -> PredictorSupport:
+    """Read what is known; nothing where nothing was written.
 
     Raises:
-        CheckpointError: They are damaged or belong to other weights.
+        CheckpointError: It is damaged or belongs to other weights.
     """
     values = read_companion(folder, FILE_NAME, sha256)
     if values is None:
-        return None, None
+        return PredictorSupport()
     with checked_companion(Path(folder) / FILE_NAME):
-        image = ImageSupport.from_json(values["image"]) if values["image"] else None
-        return image, PredictionError.from_json(values["prediction_error"])
+        image, error, acquisition = (values.get(name) for name in ("image", "prediction_error", "acquisition"))
+        return PredictorSupport(
+            ImageSupport.from_json(image) if image else None,
+            PredictionError.from_json(error) if error else None,
+            TrainingSupport.from_json(acquisition) if acquisition else None,
+        )

@@ -77,7 +77,7 @@ def train_iap_predictor(
     card = _card(predictor, fit, held_back, f"{command} --batch-size {batch_size} --seed {seed}", score)
     predictor.save(output / "model", card)
     written = IapPredictor.load(output / "model", device)
-    write_predictor_support(output / "model", *fit_predictor_support(fit, held_back, written), written.sha256)
+    write_predictor_support(output / "model", fit_predictor_support(fit, held_back, written), written.sha256)
     return output / "model"
 
 

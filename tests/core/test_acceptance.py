@@ -18,6 +18,7 @@ from cfmri_core.pipeline.acceptance import (
     write_anatomy_limits,
 )
 from cfmri_core.pipeline.prediction_error import PredictionError
+from cfmri_core.pipeline.support import fit_training_support
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.volume import Volume
 
@@ -106,6 +107,19 @@ def test_what_the_predictor_cannot_tell_is_left_open(monkeypatch):
     )
     assert found.verdict == "accepted"
     assert "cannot tell flip_angle_deg" in found.unanswered[0]
+
+
+def test_a_combination_that_the_predictor_never_saw_is_left_open(monkeypatch):
+    """On scanners echo time goes with the vendor: a predictor may read it off the vendor's look."""
+    alone = GE.replaced({"echo_time_ms": 1.36})
+    known = fit_training_support(list(PRESETS.values()) * 6)
+    answering(monkeypatch, read_off(GE), read_off(GE, repetition_time_ms=4.0))
+    found = judged(RECONTRASTED, alone, predictor=breasts.small_predictor(), trained_on=known)
+    assert found.verdict == "accepted"
+    assert "no scan with the requested parameters together" in found.unanswered[0]
+    assert found.measures["requested"]["echo_time_ms"]["predicted"] == 2.42
+    answering(monkeypatch, read_off(GE), read_off(GE))
+    assert judged(RECONTRASTED, predictor=breasts.small_predictor(), trained_on=known).verdict == "refused"
 
 
 def test_without_models_the_anatomy_is_judged_all_the_same():

@@ -46,7 +46,8 @@ def test_models_know_what_they_were_trained_on(data, tmp_path):
     support = read_training_support(folder, Editor.load(folder).sha256)
     assert 1 <= sum(cell.subjects for cell in support.cells) <= 3
     folder = train_iap_predictor(data, tmp_path / "predictor", **QUICK)
-    image, error = read_predictor_support(folder, IapPredictor.load(folder).sha256)
+    known = read_predictor_support(folder, IapPredictor.load(folder).sha256)
+    image, error = known.image, known.error
     assert image is None  # of two subjects there is no distribution
     assert error.subjects == 1
 

@@ -48,7 +48,7 @@ def folders(tmp_path_factory, predictor):
     write_training_support(editor, fit_training_support(list(PRESETS.values()) * 6), "editor")
     write_uncertainty(editor, {"inversion": REPLAYS}, "editor")
     fitted = fit_predictor_support(breasts.slice_set(range(24)), breasts.slice_set(range(24, 34)), predictor)
-    write_predictor_support(judge, *fitted, "predictor")
+    write_predictor_support(judge, fitted, "predictor")
     return editor, judge
 
 
@@ -162,7 +162,7 @@ def test_no_spread_and_no_calibration_is_no_map():
 
 def test_a_predictor_of_few_subjects_has_no_image_statistics(predictor, tmp_path):
     few = breasts.slice_set(range(3))
-    write_predictor_support(tmp_path, *fit_predictor_support(few, few, predictor), "predictor")
+    write_predictor_support(tmp_path, fit_predictor_support(few, few, predictor), "predictor")
     trust = Trust.of(Editor(), tmp_path / "none", (predictor, tmp_path))
     assert trust.image is None
     assert trust.judges.error.subjects == 3

@@ -19,7 +19,8 @@ import numpy as np
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
 from CounterfactualMRILib import results
-from CounterfactualMRILib.layout import COUNTERFACTUAL_VIEW, ORIGINAL_VIEW
+from CounterfactualMRILib.difference import insertDifference
+from CounterfactualMRILib.layout import COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW, ORIGINAL_VIEW
 from live_studies import simulated
 from mrml_fixtures import Layout, makeVolume
 from PySide6.QtCore import QSettings, Qt
@@ -115,10 +116,12 @@ def grab(panel, path: Path) -> Path:
 
 
 def composeViews(layout, panel, original, counterfactual, path: Path) -> Path:
-    """Save the two linked views side by side, at the middle of the counterfactual, moved in the left one only."""
-    panel.comparison.show(original, counterfactual)
-    left, right = (layout.sliceLogic(name, VIEW_SIZE) for name in (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW))
-    panel.comparison.show(original, counterfactual)
+    """Save the three linked views side by side, at the middle of the counterfactual, moved in the left one only."""
+    signed = insertDifference(counterfactual)
+    panel.comparison.show(original, counterfactual, signed)
+    names = (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW)
+    left, right, third = (layout.sliceLogic(name, VIEW_SIZE) for name in names)
+    panel.comparison.show(original, counterfactual, signed)
     left.StartSliceNodeInteraction(slicer.vtkMRMLSliceNode.SliceToRASFlag)
     sliceToRAS = left.GetSliceNode().GetSliceToRAS()
     normal = [sliceToRAS.GetElement(row, 2) for row in range(3)]
@@ -128,9 +131,11 @@ def composeViews(layout, panel, original, counterfactual, path: Path) -> Path:
     left.SetSliceOffset(sum(a * b for a, b in zip(normal, centre, strict=True)))
     left.SnapSliceOffsetToIJK()
     left.EndSliceNodeInteraction()
-    offsets = [f"{logic.GetSliceOffset():.1f} mm" for logic in (left, right)]
-    labels = [f"{original.GetName()}   S {offsets[0]}", f"{counterfactual.GetName()}   S {offsets[1]}"]
-    return _compose([(viewPixels(logic), label) for logic, label in zip((left, right), labels, strict=True)], path)
+    views = (left, right, third)
+    limit = signed.GetDisplayNode().GetWindow() / 2
+    names = (original.GetName(), counterfactual.GetName(), f"difference, -{limit:.0f} (blue) to {limit:.0f} (red)")
+    labels = [f"{name}   S {logic.GetSliceOffset():.1f} mm" for name, logic in zip(names, views, strict=True)]
+    return _compose([(viewPixels(logic), label) for logic, label in zip(views, labels, strict=True)], path)
 
 
 def _composeSegmentation(layout, original, counterfactual, path: Path) -> Path:
