@@ -80,14 +80,13 @@ class qMRMLNodeComboBox(qt.PythonQtObject, QtWidgets.QComboBox):
         self.blockSignals(True)
         QtWidgets.QComboBox.clear(self)
         if self._flags.get("noneEnabled"):
-            QtWidgets.QComboBox.addItem(self, "None", None)
+            QtWidgets.QComboBox.addItem(self, self._flags.get("noneDisplay") or "None", None)
         for node in self._offered():
             QtWidgets.QComboBox.addItem(self, node.GetName(), node.GetID())
         index = QtWidgets.QComboBox.findData(self, before) if before else -1
-        # The real widget chooses the first node that appears while nothing is chosen.
+        # The real widget chooses the first node that appears while nothing is chosen, unless "none" is a choice.
         last = QtWidgets.QComboBox.count(self) - 1
-        first = 1 if self._flags.get("noneEnabled") else 0
-        QtWidgets.QComboBox.setCurrentIndex(self, index if index >= 0 else min(first, last))
+        QtWidgets.QComboBox.setCurrentIndex(self, index if index >= 0 else min(0, last))
         self.blockSignals(False)
         if QtWidgets.QComboBox.currentData(self) != before:
             self.currentNodeChanged.emit(self.currentNode())
@@ -116,6 +115,11 @@ class qMRMLNodeComboBox(qt.PythonQtObject, QtWidgets.QComboBox):
             lambda self, value, flag=_flag: self._setFlag(flag, value),
         )
     del _flag
+    noneDisplay = Property(
+        str,
+        lambda self: self._flags.get("noneDisplay", "None"),
+        lambda self, text: self._setFlag("noneDisplay", text),
+    )
 
 
 for _cls in (qMRMLWidget, qMRMLNodeComboBox):
