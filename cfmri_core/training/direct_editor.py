@@ -81,23 +81,16 @@ def train_direct_editor(
         RequestError: Fewer than two subjects, no pairs, or an unknown preset.
     """
     torch.manual_seed(seed)
-    studies = list_studies(data)
-    if len(studies) < 2:
-        raise RequestError(f"{data} holds {len(studies)} subject.", "Training needs at least 2; validation takes one.")
     begun = DirectEditor.load(start_from, device) if start_from else None
     size = begun.image_size if begun else preset_of(PRESETS, preset, "direct editor").image_size
-    subjects = load_renderings(studies, size, progress)
-    shares = (1 - validation_share, validation_share)
-    fit, held_back = stratified_split(
-        [study.patient for study in studies], [subject.parameters[0] for subject in subjects], shares, seed
-    )
-    scanned_as = [parameters for index in fit for parameters in subjects[index].scanned_as]
+    fit, held_back = _subjects(data, size, validation_share, seed, progress)
+    scanned_as = [parameters for subject in fit for parameters in subject.scanned_as]
     editor = begun or DirectEditor.create(preset, ConditionSpec.from_parameters(scanned_as))
     editor.network.to(device).requires_grad_(True)
     score = train(
         editor.network,
-        PairLoss(editor, [subjects[index] for index in fit], batch_size),
-        PairValidation(editor, [subjects[index] for index in held_back]),
+        PairLoss(editor, fit, batch_size),
+        PairValidation(editor, held_back),
         output,
         Schedule(iterations=iterations, learning_rate=learning_rate, seed=seed),
         resume=resume,
@@ -109,6 +102,20 @@ def train_direct_editor(
     editor.save(folder, _card(editor, len(fit), command, score))
     write_training_support(folder, fit_training_support(scanned_as), weights_sha256(folder))
     return folder
+
+
+def _subjects(
+    data: Path, image_size: int, validation_share: float, seed: int, progress: Progress
+) -> tuple[list[Renderings], list[Renderings]]:
+    """Read the simulated subjects, and hold some back."""
+    studies = list_studies(data)
+    if len(studies) < 2:
+        raise RequestError(f"{data} holds {len(studies)} subject.", "Training needs at least 2; validation takes one.")
+    subjects = load_renderings(studies, image_size, progress)
+    patients, sources = [study.patient for study in studies], [subject.parameters[0] for subject in subjects]
+    parts = stratified_split(patients, sources, (1 - validation_share, validation_share), seed)
+    fit, held_back = ([subjects[index] for index in part] for part in parts)
+    return fit, held_back
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,36 @@ def test_training_is_repeatable(data, tmp_path):
     assert len({DirectEditor.load(folder).sha256 for folder in folders}) == 1
 
 
+def test_training_goes_on_from_a_model_with_its_encoding(data, tmp_path):
+    first = train_direct_editor(data, tmp_path / "first", iterations=1, batch_size=2)
+    start = DirectEditor.load(first)
+    second = train_direct_editor(data, tmp_path / "second", iterations=1, batch_size=2, start_from=first)
+    trained = DirectEditor.load(second)
+    assert trained.spec == start.spec
+    before, after = (editor.network.state_dict() for editor in (start, trained))
+    steps = [float((after[name] - before[name]).abs().max()) for name in before]
+    assert 0 < max(steps) < 0.1
+    assert f"--start-from {first}" in (second / "README.md").read_text()
+
+
+def test_a_slab_changes_its_thickness_with_the_neighbours_outside_it(data):
+    """What one slice becomes does not depend on which others were asked for."""
+    editor = DirectEditor.create("tiny", SPEC)
+    scan = read_scan(list_studies(data)[0].scan_path)
+    edits = [
+        edit_volume(
+            scan.volume,
+            scan.acquisition.parameters,
+            EditRequest(changes={"slice_thickness_mm": 2.4}, method="fast", slices=slices),
+            editor,
+        ).volume.voxels
+        for slices in (None, (1, 2))
+    ]
+    np.testing.assert_allclose(edits[0][:, :, 1:2], edits[1], atol=1e-2)
+    source = scan.volume.voxels
+    assert np.abs(edits[0] - source).max() > 0.01 * np.ptp(source)
+
+
 def test_scans_without_pairs_are_refused(tmp_path):
     simulate_dataset(tmp_path / "single", 2, 75, StudyPlan(slab_mm=8))
     with pytest.raises(RequestError, match="paired"):
