@@ -35,6 +35,12 @@ def test_words_name_verdict_support_and_the_first_reasons():
     assert "2 more" in text
 
 
+def test_what_the_server_left_open_is_said():
+    text = verdict.inWords({"acceptance": {"verdict": "accepted", "unanswered": ["tissue: there is no segmenter."]}})
+    assert "accepted" in text
+    assert "Left open: tissue" in text
+
+
 def test_the_words_are_those_of_the_server():
     from cfmri_core.pipeline.acceptance import VERDICTS
     from cfmri_core.pipeline.support import LEVELS

@@ -28,6 +28,8 @@ def inWords(evidence: Mapping[str, Any]) -> str:
     support = _SUPPORT.get(_verdict(evidence, "support"), "")
     if support:
         lines.append(f"Source or request lie {support}.")
+    acceptance = evidence.get("acceptance") if isinstance(evidence.get("acceptance"), dict) else {}
+    lines += [f"Left open: {reason}" for reason in acceptance.get("unanswered") or [] if isinstance(reason, str)]
     warnings = [str(warning) for warning in evidence.get("warnings") or [] if isinstance(warning, str)]
     lines += [f"- {warning}" for warning in warnings[:_SHOWN]]
     if len(warnings) > _SHOWN:
