@@ -1,5 +1,6 @@
 """The whole loop against a real `cfmri serve`, over HTTP: what a user of the panel does."""
 
+import itertools
 import json
 import time
 
@@ -117,6 +118,28 @@ def test_whole_volume_geometry(logic, case):
     assert node.GetImageData().GetDimensions() == volume.GetImageData().GetDimensions()
     assert np.abs(farCorner(node) - farCorner(volume)).max() < 1e-3
     assert node.GetTransformNodeID() == volume.GetTransformNodeID()
+
+
+def test_every_orientation_keeps_its_place(logic):
+    """All 48 ways in which voxel axes can lie along the body, oblique, anisotropic and under a parent transform."""
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(toMatrix(oblique(spacing=(1, 1, 1), origin=(25, -3, 8))))
+    voxels = (200 * np.random.default_rng(0).random((3, 24, 20))).astype(np.int16)
+    worst = 0.0
+    for axes in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            affine = oblique()
+            affine[:3, :3] = affine[:3, :3][:, list(axes)] * signs
+            shape = np.array([20, 24, 3])[list(axes)]
+            volume = makeVolume(np.ascontiguousarray(voxels.reshape(-1)[: shape.prod()].reshape(shape[::-1])), affine)
+            volume.SetAndObserveTransformNodeID(transform.GetID())
+            node = logic.generateCounterfactual(volume, {"echo_time_ms": 1.5, "factual": {"echo_time_ms": 2.4}})
+            assert node.GetImageData().GetDimensions() == volume.GetImageData().GetDimensions()
+            assert node.GetTransformNodeID() == transform.GetID()
+            worst = max(worst, float(np.abs(farCorner(node) - farCorner(volume)).max()))
+            results.remove(node)
+            results.removeVolume(volume)
+    assert worst < 1e-3
 
 
 def test_predicted_parameters(logic, study):

@@ -161,7 +161,11 @@ def remove(node) -> None:
 
 
 def removeVolume(node) -> None:
-    """Remove a volume from the scene together with its display nodes."""
+    """Remove a volume from the scene together with its place in the subject hierarchy and its display nodes."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+    if item:
+        hierarchy.RemoveItem(item, False, False)
     displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
     for one in (node, *displays):
         if one is not None and slicer.mrmlScene.IsNodePresent(one):
