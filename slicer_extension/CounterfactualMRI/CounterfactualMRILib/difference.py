@@ -7,7 +7,7 @@ import vtk
 
 from CounterfactualMRILib import results
 
-#: Colour table of signed maps: blue is darker than the source, red is brighter, no change is transparent.
+#: Colour table of signed maps: blue is darker than the source, red is brighter, no change is white.
 COLOR_NODE = "CounterfactualMRI difference"
 _COLORS = 256
 #: The scale ends at this share of the absolute differences, so that single voxels do not decide it.
@@ -78,5 +78,5 @@ def _colorNode():
         share = 2 * index / (_COLORS - 1) - 1
         size = abs(share)
         red, blue = (1.0, 1 - size) if share > 0 else (1 - size, 1.0)
-        node.SetColor(index, f"{share:+.2f}", red, 1 - size, blue, min(1.0, 1.5 * size))
+        node.SetColor(index, f"{share:+.2f}", red, 1 - size, blue, 1.0)
     return slicer.mrmlScene.AddNode(node)

@@ -11,6 +11,8 @@ LAYOUT_ID, LAYOUT_WITH_DIFFERENCE_ID, BLINDED_LAYOUT_ID = 47110, 47111, 47112
 ORIGINAL_VIEW, COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW = "CFOriginal", "CFCounterfactual", "CFDifference"
 LEFT_VIEW, RIGHT_VIEW = "CFLeft", "CFRight"
 _VIEW_GROUP = 71
+#: Of the difference over the source: the anatomy stays to be seen.
+_OVER_OPACITY = 0.75
 
 
 class Comparison:
@@ -145,7 +147,7 @@ def _showInView(viewName: str, volume, over=None) -> None:
     composite.SetHotLinkedControl(True)
     composite.SetBackgroundVolumeID(volume.GetID())
     composite.SetForegroundVolumeID(None if over is None else over.GetID())
-    composite.SetForegroundOpacity(0.0 if over is None else 1.0)
+    composite.SetForegroundOpacity(0.0 if over is None else _OVER_OPACITY)
     composite.SetLabelVolumeID(None)
     sliceNode = slicer.mrmlScene.GetSingletonNode(viewName, "vtkMRMLSliceNode")
     if sliceNode is not None:
