@@ -12,7 +12,7 @@ from cfmri_core.models.conditioning import CATEGORICAL, CONTINUOUS
 
 UNPAIRED_ARMS, PAIRS_ARMS = ("inversion",), ("fast", "fast, noise removed")
 #: Noise tells scanners apart: edits that keep the source's are judged beside those that bring it to the target's level.
-FOOLING_ARMS = ("inversion", "fast", "fast, noise scaled")
+FOOLING_ARMS = ("inversion", "fast", "fast, noise scaled", "fast, noise renewed")
 CROSS_VENDOR, DECORRELATED, SINGLE = "cross-vendor", "decorrelated", "single "
 
 

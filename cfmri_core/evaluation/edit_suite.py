@@ -63,9 +63,10 @@ class Edit:
 EDITS: Mapping[str, Edit] = {
     **{method: Edit(method) for method in METHODS},
     "fast, noise scaled": Edit(FAST, "scale"),
+    "fast, noise renewed": Edit(FAST, "renew"),
     "fast, noise removed": Edit(FAST, "remove"),
 }
-_WHOSE_NOISE = {"keep": SOURCE_NOISE, "scale": OWN_NOISE, "remove": NO_NOISE}
+_WHOSE_NOISE = {"keep": SOURCE_NOISE, "scale": OWN_NOISE, "renew": OWN_NOISE, "remove": NO_NOISE}
 #: What an arm learned from. What is learned from pairs needs a simulator; scans alone are what a hospital has.
 NO_LEARNING, UNPAIRED, PAIRS = "no learning", "learned from unpaired scans", "learned from simulated pairs"
 #: Kinds of cases that the published loop is run on; it takes the most time and knows no single parameters.

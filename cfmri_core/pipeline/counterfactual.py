@@ -123,7 +123,7 @@ def _provenance(
 def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:
     steps, guidance = request.steps_used, request.guidance_used
     evaluations = METHODS[request.method].evaluations_per_step + (request.method == "inversion" and guidance != 1)
-    if is_null and request.method != "paper":
+    if is_null and request.method != "paper" and request.keeps_unexplained:
         evaluations = 0
     return {
         "method": request.method,

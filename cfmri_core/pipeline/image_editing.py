@@ -19,6 +19,8 @@ from cfmri_core.progress import Progress, silent
 
 #: Slices edited together: bounds memory.
 BATCH = 16
+#: Normalised intensity from which noise is measured: less is air or nearly.
+_TISSUE_INTENSITY = 0.3
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def _edit_directly(
     placement: Placement,
     progress: Progress,
 ) -> Tensor:
-    if torch.equal(*map(editor.spec.encode, (factual, requested))) and request.source_noise != "remove":
+    if torch.equal(*map(editor.spec.encode, (factual, requested))) and request.keeps_unexplained:
         return images.clone()
     batches = torch.split(with_neighbours(images), BATCH)
     read = []
@@ -98,12 +100,32 @@ def _edit_directly(
             thick = maps.with_thickness(before, after, placement.slice_distance_mm)
         edited = editor.images(thick, [requested]).cpu()
         if request.source_noise != "remove":
+            shown = editor.images(maps, [factual]).cpu()
             # What the maps do not explain, noise above all.
-            rest = images - editor.images(maps, [factual]).cpu()
-            is_scaled = request.source_noise == "scale"
-            edited = edited + rest * (editor.noise_ratio(factual, requested) if is_scaled else 1.0)
+            rest = images - shown
+            ratio = 1.0 if request.source_noise == "keep" else editor.noise_ratio(factual, requested)
+            if request.keeps_unexplained:
+                edited = edited + ratio * rest
+            else:
+                level = ratio * _noise_level(rest[shown > _TISSUE_INTENSITY])
+                edited = _with_noise(edited, level, request.seed, placement.first_slice)
     progress(len(batches) + 1, len(batches) + 1, "showing them under the requested protocol")
     return edited
+
+
+def _noise_level(rest: Tensor) -> float:
+    """Standard deviation of noise by its median absolute deviation, which a few unexplained edges do not move."""
+    return float(1.4826 * (rest - rest.median()).abs().median()) if rest.numel() else 0.0
+
+
+def _with_noise(images: Tensor, level: float, seed: int, first_slice: int) -> Tensor:
+    """Add complex Gaussian noise and take the magnitude; each slice of a volume has its own, the same in every slab."""
+    noisy = []
+    for number, image in enumerate(images, first_slice):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        real, imaginary = level * torch.randn((2, *image.shape), generator=generator)
+        noisy.append(torch.sqrt((image + real) ** 2 + imaginary**2))
+    return torch.stack(noisy)
 
 
 @dataclass(frozen=True)

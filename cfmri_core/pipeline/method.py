@@ -44,8 +44,9 @@ METHODS: Mapping[str, Method] = {
 }
 DEFAULT_METHOD, WITHOUT_PAIRS = "fast", "inversion"
 #: What can be done with the source's noise: keep it in the result; or, with method `fast` only, bring it to the level
-#: that the requested protocol has, or remove it.
-SOURCE_NOISE = ("keep", "scale", "remove")
+#: that the requested protocol has; put noise of that level in its place, as another scan would; or remove it. The last
+#: two show only what the maps explain: fine detail of the source goes with its noise.
+SOURCE_NOISE = ("keep", "scale", "renew", "remove")
 AnyEditor = Editor | DirectEditor
 
 
@@ -91,6 +92,11 @@ class EditRequest:
         highest = METHODS[self.method].depth
         if self.steps is not None and not 1 <= self.steps <= highest:
             raise RequestError(f"steps is {self.steps}.", f"Give a whole number from 1 to {highest}.")
+
+    @property
+    def keeps_unexplained(self) -> bool:
+        """Whether what the editor does not explain, noise above all, stays: an edit to the same is then the source."""
+        return self.source_noise in ("keep", "scale")
 
     @property
     def steps_used(self) -> int:

@@ -191,3 +191,17 @@ def test_noise_is_scaled_to_that_of_the_requested_protocol(direct_editor, volume
     inside = np.minimum(np.minimum(none, kept), scaled) > 0
     ratio = (scaled - none)[inside] @ (kept - none)[inside] / np.sum((kept - none)[inside] ** 2)
     assert ratio == pytest.approx(2.0, rel=0.05)
+
+
+def test_noise_is_renewed_at_the_level_of_the_requested_protocol(direct_editor, volume):
+    def made(source_noise, seed=0, **more):
+        request = directly(source_noise=source_noise, seed=seed, **more)
+        return edit_volume(volume, GE, request, direct_editor).volume.voxels
+
+    none, one, again, other = made("remove"), made("renew"), made("renew"), made("renew", seed=1)
+    assert np.array_equal(one, again)
+    first, second = (one - none).ravel(), (other - none).ravel()
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
+    assert np.std(first) == pytest.approx(np.std(second), rel=0.1)
+    to_the_same = made("renew", changes=GE.known())
+    assert not np.array_equal(to_the_same, volume.voxels)

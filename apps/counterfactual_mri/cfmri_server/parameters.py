@@ -119,7 +119,7 @@ def edit_options(default_method: str) -> list[PublishedParameter]:
         _SEED,
         PublishedParameter(name="source_noise", label="Noise of the source", type="choice", choices=SOURCE_NOISE,
                            default=SOURCE_NOISE[0],
-                           help="scale to that of the requested protocol, or remove: method fast"),
+                           help="Method fast can scale it to the requested protocol's, renew it, or remove it"),
         PublishedParameter(name="slices", label="Slices", type="text", default="",
                            help="K or A:B along the last axis for a preview; empty is the whole volume"),
     ]  # fmt: skip

@@ -66,7 +66,7 @@ class CounterfactualParams(InferParams):
         guidance_scale: Strength of guidance; ``None`` is the method's own.
         steps: Denoising steps; ``None`` is the method's own.
         seed: Same seed, same result.
-        source_noise: Whether the source's noise is kept; only method fast can scale or remove it.
+        source_noise: Whether the source's noise is kept; only method fast can scale, renew or remove it.
         slices: ``K`` or ``A:B`` along the last axis; ``None`` is the whole volume.
     """
 
