@@ -32,7 +32,8 @@ def provenance() -> dict[str, str]:
 
 def command_line() -> str:
     """Return the command as typed, the program by its name alone."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    return shlex.join(["cfmri" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 def git_commit() -> str:
