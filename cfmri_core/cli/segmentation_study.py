@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,16 +58,17 @@ def segmentation_study(
     runner.require_disjoint(learners, patients)
     plan = counterfactual_plan(editor, population, per_volume, method, 0, output / "counterfactuals", device)
     recipe = Recipe(preset=preset, iterations=iterations, batch_size=batch_size, device=resolved_device(device))
-    settings, of_editor = _settings(recipe, learners, patients), _editor_settings(plan)
+    settings, of_editor = _settings(recipe, learners, patients), output / "counterfactual-settings.json"
     runner.require_same_settings(output / "settings.json", settings)
     if any(needs_counterfactuals(run.arm) for run in runs):  # the other runs stay good with another editor
-        runner.require_same_settings(output / "counterfactual-settings.json", of_editor)
+        runner.require_same_settings(of_editor, _editor_settings(plan))
     with progress_shown() as progress:
         if any(not (run.folder(output) / "result.json").exists() for run in runs):
             scans = runner.load_test_scans(patients, progress)
             trainer = ArmTrainer(learners, runner.DIRECTIONS["both"], plan, recipe, progress)
             runner.complete_runs(runs, scans, trainer, output, progress)
-    _write_summary(output, {**settings, **of_editor}, as_json)
+    made_with = loads(of_editor.read_text(encoding="utf-8")) if of_editor.exists() else {}
+    _write_summary(output, {**settings, **made_with}, as_json)
 
 
 def _write_summary(output: Path, settings: dict[str, Any], as_json: bool) -> None:

@@ -41,9 +41,12 @@ def test_a_study_goes_on_and_writes_tables(cfmri, folders, models, tmp_path, qui
     assert json.loads((written / "result.json").read_text())["n_patients"] == 1
     assert "0.860 / 0.555 / 0.730" in (written / "table.md").read_text()
     assert (written / "cases.csv").read_text().count("\n") == 6 * 4 + 1
-    other = cfmri(*common, "--arms", "none", "--population", "duke")
+    other = cfmri(*common, "--arms", "counterfactual+classical", "--population", "duke")
     assert other.code == 2
     assert "other settings" in other.err
+    unconcerned = cfmri(*common, "--arms", "none", "--population", "duke", "--json")
+    assert unconcerned.code == 0, unconcerned.err
+    assert unconcerned.json()["settings"]["population"] == "other-manufacturer"
 
 
 @pytest.mark.parametrize(
