@@ -20,7 +20,7 @@ def test_progress_then_outcome():
 
     display, bar, label, job, run = shown(work)
     assert (label.text, bar.maximum, display.isBusy) == ("Working (0 s)", 0, True)
-    job._take("progress", (2, 8, "Denoising"))
+    job._take("progress", (2, 8, "Denoising", None))
     assert not display.update()
     assert (label.text, bar.value, bar.maximum) == ("Denoising (0 s)", 2, 8)
     run()
