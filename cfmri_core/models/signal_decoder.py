@@ -33,8 +33,11 @@ from cfmri_core.simulation.tissues import (
 _REFERENCE = WATER_POOLS[Tissue.FIBROGLANDULAR]
 #: Least distance of neighbouring slices across which a change of slice thickness is worked out, in mm.
 _LEAST_DISTANCE_MM = 0.6
-#: Slices 2.3 mm apart show only part of a map's curvature. On 6 simulated training subjects held back, 1 made half of
-#: the change of thickness, 1.4 came nearest to the truth (slope 0.70) and 2 made all of it; this lies between (0.89).
+#: Ends of what a slice takes on of either neighbour: three slices in equal parts, and as much the other way. Beyond
+#: them three slices do not tell what a profile would show.
+_SHARES = (-1 / 3, 1 / 3)
+#: Slices 2.3 mm apart show only part of a map's curvature: with 1, a change of thickness was half of what it should be;
+#: with 2, all of it, but farther from the truth. Chosen between these on 6 simulated training subjects held back.
 _CURVATURE_UNSEEN = 1.8
 #: From the full width at half maximum of a Gaussian slice profile to its standard deviation.
 _WIDTH_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
@@ -267,13 +270,15 @@ class SignalDecoder(nn.Module):
 
 
 def thickness_share(from_mm: float, to_mm: float, slice_distance_mm: float) -> float:
-    """Share of either neighbour that a slice takes on when its thickness changes; negative for a thinner one.
+    """Share of either neighbour that a slice takes on when its thickness changes, at most a third.
 
+    It is negative for a thinner one.
     A Gaussian profile whose variance grows by v adds v/2 times the second derivative across slices, here as second
     difference. Source: the heat equation; the full width at half maximum is the slice thickness.
     """
     variance = (to_mm**2 - from_mm**2) * _WIDTH_TO_SIGMA**2
-    return _CURVATURE_UNSEEN * 0.5 * variance / max(slice_distance_mm, _LEAST_DISTANCE_MM) ** 2
+    share = _CURVATURE_UNSEEN * 0.5 * variance / max(slice_distance_mm, _LEAST_DISTANCE_MM) ** 2
+    return min(max(share, _SHARES[0]), _SHARES[1])
 
 
 def suppresses_fat(scan_options: str | None) -> bool:

@@ -127,13 +127,11 @@ def _noise_level(rest: Tensor, shown: Tensor) -> float:
 
 
 def _with_noise(images: Tensor, level: float, seed: int, first_slice: int) -> Tensor:
-    """Add complex Gaussian noise and take the magnitude; each slice of a volume has its own, the same in every slab."""
-    noisy = []
-    for number, image in enumerate(images, first_slice):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        real, imaginary = level * torch.randn((2, *image.shape), generator=generator)
-        noisy.append(torch.sqrt((image + real) ** 2 + imaginary**2))
-    return torch.stack(noisy)
+    """Add complex Gaussian noise and take the magnitude; each slice has its pattern by its number in the volume."""
+    numbers = list(range(first_slice, first_slice + len(images)))
+    pattern = independent_noise(seed, numbers, *images.shape[2:])
+    real, imaginary = level * pattern(0), level * pattern(1)
+    return torch.sqrt((images + real) ** 2 + imaginary**2)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,15 @@ def test_neighbours_that_lie_far_off_count_less():
     assert 0 < far < near
 
 
+@pytest.mark.parametrize(("from_mm", "to_mm", "distance_mm"), [(2, 10, 2.3), (1, 3, 0.7), (5, 1, 1.0), (1, 50, 0.01)])
+def test_no_thickness_asks_for_more_than_three_slices_can_show(from_mm, to_mm, distance_mm):
+    shown = one_bright_slice().with_thickness(from_mm, to_mm, distance_mm).water[:, 0, 0]
+    if to_mm > from_mm:
+        assert shown[2:5].tolist() == pytest.approx([1 / 3] * 3)
+    else:
+        assert 1 < shown.max() < 2
+
+
 def test_amounts_of_tissue_are_never_negative():
     assert one_bright_slice().with_thickness(3.0, 1.0, 1.0).water.min() == 0
 
