@@ -49,10 +49,10 @@ def varied(anatomy: Anatomy, seed: int) -> Anatomy:
     if rng.random() < ONE_BREAST_SHARE:
         side = 1 if rng.random() < 0.5 else -1
         middle = tissue.shape[0] // 2
-        tissue[middle:] = tissue[middle:] if side > 0 else Tissue.AIR
-        tissue[:middle] = tissue[:middle] if side < 0 else Tissue.AIR
+        tissue[slice(None, middle) if side > 0 else slice(middle, None)] = Tissue.AIR
         shift[0] -= side * rng.uniform(0, _BREAST_CENTRE_MM)
-    mixed = _mixed(rng, dataclasses.replace(anatomy, tissue=tissue))
+    breast = anatomy.breast & (tissue != Tissue.AIR)
+    mixed = _mixed(rng, dataclasses.replace(anatomy, tissue=tissue, breast=breast))
     return _moved(mixed, rng.uniform(*SIZE), np.deg2rad(rng.uniform(*TURN_DEG)), shift)
 
 

@@ -36,6 +36,12 @@ def test_some_show_no_thorax_and_some_one_breast(pairs):
     assert any(other.breast.sum() < 0.65 * drawn.breast.sum() for other in others)
 
 
+def test_no_label_lies_in_air(pairs):
+    """Not even where a second breast was drawn and taken away."""
+    for other in pairs[1]:
+        assert not (other.tissue_labels()[other.tissue == Tissue.AIR]).any()
+
+
 def test_the_same_seed_gives_the_same_build(pairs):
     drawn, others = pairs
     assert all(np.array_equal(varied(drawn, seed).tissue, others[seed].tissue) for seed in SEEDS)

@@ -102,6 +102,17 @@ if not MISSING:
         yield layout
         layout.close()
 
+    @pytest.fixture
+    def panel(layout):
+        """The module's panel, with settings that nothing was written to."""
+        import qt
+        from CounterfactualMRI import CounterfactualMRIWidget
+
+        qt.QSettings().clear()
+        widget = CounterfactualMRIWidget()
+        yield widget
+        widget.cleanup()
+
 
 @pytest.fixture
 def scripted():

@@ -5,7 +5,6 @@ import time
 
 import CounterfactualMRI
 import numpy as np
-import pytest
 import qt
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
@@ -13,15 +12,6 @@ from CounterfactualMRILib.layout import ORIGINAL_VIEW, sliceInView
 from event_loop import until
 from mrml_fixtures import affineOf, makeVolume, nrrdBytes, unscened
 from scripted_server import Answer, jobScript, multipartAnswer
-
-
-@pytest.fixture
-def panel(layout, monkeypatch):
-    settings = qt.QSettings()
-    settings.clear()
-    widget = CounterfactualMRIWidget()
-    yield widget
-    widget.cleanup()
 
 
 def connected(panel, qapp, server):

@@ -2,20 +2,10 @@
 
 import numpy as np
 import pytest
-import qt
 import slicer
-from CounterfactualMRI import CounterfactualMRIWidget
 from CounterfactualMRILib import results
 from CounterfactualMRILib.layout import BLINDED_LAYOUT_ID, LEFT_VIEW, RIGHT_VIEW
 from mrml_fixtures import affineOf, makeVolume, unscened
-
-
-@pytest.fixture
-def panel(layout):
-    qt.QSettings().clear()
-    widget = CounterfactualMRIWidget()
-    yield widget
-    widget.cleanup()
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ import json
 
 import numpy as np
 import pytest
-import qt
 import slicer
-from CounterfactualMRI import CounterfactualMRIWidget
 from CounterfactualMRILib import results
 from CounterfactualMRILib.layout import (
     COUNTERFACTUAL_VIEW,
@@ -17,14 +15,6 @@ from CounterfactualMRILib.layout import (
 )
 from event_loop import until
 from mrml_fixtures import affineOf, makeVolume, unscened
-
-
-@pytest.fixture
-def panel(layout):
-    qt.QSettings().clear()
-    widget = CounterfactualMRIWidget()
-    yield widget
-    widget.cleanup()
 
 
 def addResult(source, change, **evidence):
