@@ -59,9 +59,9 @@ def edit(
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the method's own if absent.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
     source_noise: Annotated[
-        str,
-        typer.Option(help="keep; fast also: scale to the requested protocol's, renew at that level, or remove."),
-    ] = "keep",
+        str | None,
+        typer.Option(help="fast: scale to the requested protocol's (default), keep, renew at that level, or remove."),
+    ] = None,
     slices: Annotated[str | None, typer.Option(help="K for one slice, A:B for slices A to B-1.")] = None,
     check: Annotated[
         bool, typer.Option(help="Judge source, request and result; see 'support' in the evidence.")

@@ -130,7 +130,7 @@ def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:
         "guidance_scale": guidance,
         "steps": steps,
         "seed": request.seed,
-        "source_noise": request.source_noise,
+        "source_noise": request.noise_used,
         "network_evaluations_per_slice": steps * evaluations,
     }
 

@@ -99,11 +99,11 @@ def _edit_directly(
         if before is not None and after is not None:
             thick = maps.with_thickness(before, after, placement.slice_distance_mm)
         edited = editor.images(thick, [requested]).cpu()
-        if request.source_noise != "remove":
+        if request.noise_used != "remove":
             shown = editor.images(maps, [factual]).cpu()
             # What the maps do not explain, noise above all.
             rest = images - shown
-            ratio = 1.0 if request.source_noise == "keep" else editor.noise_ratio(factual, requested)
+            ratio = 1.0 if request.noise_used == "keep" else editor.noise_ratio(factual, requested)
             if request.keeps_unexplained:
                 edited = edited + ratio * rest
             else:

@@ -24,6 +24,7 @@ class Method:
         guidance_scale: 1 follows the target condition, more exaggerates it.
         depth: Schedule index that the source is taken to, of 1000; 0 for a method without.
         evaluations_per_step: Network evaluations per slice and step.
+        source_noise: What it can do with the source's noise, see `SOURCE_NOISE`; the first is its own.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Method:
     guidance_scale: float
     depth: int
     evaluations_per_step: int
+    source_noise: tuple[str, ...] = ("keep",)
 
 
 #: `fast`: one evaluation of the direct editor, which was trained on simulated pairs. `inversion`: edit-friendly DDPM
@@ -38,15 +40,22 @@ class Method:
 #: and depth chosen on 8 simulated validation patients among settings of at most 40 evaluations (guidance 1 comes nearer
 #: to the truth by 0.4 dB but makes only half of the change). `paper`: Algorithm 1 of Morão et al. as they run it.
 METHODS: Mapping[str, Method] = {
-    "fast": Method("direct_editor", steps=1, guidance_scale=1.0, depth=0, evaluations_per_step=1),
+    "fast": Method(
+        "direct_editor",
+        steps=1,
+        guidance_scale=1.0,
+        depth=0,
+        evaluations_per_step=1,
+        source_noise=("scale", "keep", "renew", "remove"),
+    ),
     "inversion": Method("editor", steps=13, guidance_scale=1.25, depth=999, evaluations_per_step=2),
     "paper": Method("editor", steps=50, guidance_scale=3.0, depth=50, evaluations_per_step=2),
 }
 DEFAULT_METHOD, WITHOUT_PAIRS = "fast", "inversion"
-#: What can be done with the source's noise: keep it in the result; or, with method `fast` only, bring it to the level
-#: that the requested protocol has; put noise of that level in its place, as another scan would; or remove it. The last
-#: two show only what the maps explain: fine detail of the source goes with its noise.
-SOURCE_NOISE = ("keep", "scale", "renew", "remove")
+#: What can be done with the source's noise: bring it to the level that the requested protocol has, keep it as it is,
+#: put noise of the requested level in its place, as another scan would, or remove it. The last two show only what the
+#: maps explain: fine detail of the source goes with its noise.
+SOURCE_NOISE = METHODS["fast"].source_noise
 AnyEditor = Editor | DirectEditor
 
 
@@ -60,7 +69,7 @@ class EditRequest:
         guidance_scale: From 0 to 10; ``None`` takes the method's own.
         steps: From 1 to 1000; ``None`` takes the method's own. `paper` has one step per noise level.
         seed: Seed of the noise; the same seed gives the same result.
-        source_noise: One of `SOURCE_NOISE`; the other methods only keep it.
+        source_noise: One of `SOURCE_NOISE` that the method can do; ``None`` takes the method's own.
         slices: First and one past the last slice along the slice axis; ``None`` edits all.
 
     Raises:
@@ -72,21 +81,20 @@ class EditRequest:
     guidance_scale: float | None = None
     steps: int | None = None
     seed: int = 0
-    source_noise: str = SOURCE_NOISE[0]
+    source_noise: str | None = None
     slices: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise RequestError(f"'{self.method}' is not a method.", f"Use one of: {', '.join(METHODS)}.")
-        if self.source_noise not in SOURCE_NOISE:
-            raise RequestError(f"source_noise is '{self.source_noise}'.", f"Use one of: {', '.join(SOURCE_NOISE)}.")
+        possible = METHODS[self.method].source_noise
+        if self.noise_used not in possible:
+            raise RequestError(
+                f"Method {self.method} cannot {self.source_noise} noise.", f"It can: {', '.join(possible)}."
+            )
         if METHODS[self.method].depth == 0:
             self._require_no_diffusion_settings()
             return
-        if self.source_noise != "keep":
-            raise RequestError(
-                f"Method {self.method} cannot {self.source_noise} noise.", "Use method fast, or keep the noise."
-            )
         if self.guidance_scale is not None and not 0 <= self.guidance_scale <= 10:
             raise RequestError(f"guidance_scale is {self.guidance_scale}.", "Give a value from 0 to 10.")
         highest = METHODS[self.method].depth
@@ -96,7 +104,12 @@ class EditRequest:
     @property
     def keeps_unexplained(self) -> bool:
         """Whether what the editor does not explain, noise above all, stays: an edit to the same is then the source."""
-        return self.source_noise in ("keep", "scale")
+        return self.noise_used in ("keep", "scale")
+
+    @property
+    def noise_used(self) -> str:
+        """What is done with the source's noise, the method's own unless told otherwise."""
+        return METHODS[self.method].source_noise[0] if self.source_noise is None else self.source_noise
 
     @property
     def steps_used(self) -> int:

@@ -51,8 +51,10 @@ class CounterfactualPlan:
         return self.population.draw(factual, rng)
 
     def request(self, target: AcquisitionParameters, repeat: int) -> EditRequest:
-        """Return the edit to a target."""
-        return EditRequest(changes=target.known(), method=self.method, seed=self.seed + repeat)
+        """Return the edit to a target; it keeps the scan's noise, as in the study of whether augmentation pays."""
+        return EditRequest(
+            changes=target.known(), method=self.method, seed=self.seed + repeat, source_noise="keep"
+        )
 
 
 def scan_paths(slices: SliceSet, studies: Sequence[Study]) -> dict[str, Path]:

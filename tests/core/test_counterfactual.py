@@ -120,6 +120,13 @@ def test_removing_the_noise_is_another_result_and_is_said(direct_editor, volume)
     assert removed.evidence["source_noise"] == "remove"
 
 
+def test_fast_brings_noise_to_the_requested_level_unless_told_otherwise_and_inversion_keeps_it(direct_editor, volume):
+    untold, scaled = (edit_volume(volume, GE, directly(**n), direct_editor) for n in ({}, {"source_noise": "scale"}))
+    assert np.array_equal(untold.volume.voxels, scaled.volume.voxels)
+    assert untold.evidence["source_noise"] == "scale"
+    assert request().noise_used == "keep"
+
+
 def test_a_method_refuses_the_model_of_another(editor, direct_editor, volume):
     for refused, wrong in ((request(), direct_editor), (directly(), editor)):
         with pytest.raises(RequestError, match="needs a model of kind"):
@@ -158,7 +165,7 @@ def test_progress_runs_to_the_end_and_cancels(editor, volume):
         ({"method": "fast"}, "fast has no steps"),
         ({"method": "fast", "steps": None, "guidance_scale": 1.0}, "fast has no guidance_scale"),
         ({"source_noise": "remove"}, "cannot remove noise"),
-        ({"source_noise": "double"}, "double"),
+        ({"method": "fast", "source_noise": "double"}, "double"),
     ],
 )
 def test_bad_settings_are_refused(changes, named):

@@ -118,8 +118,8 @@ def edit_options(default_method: str) -> list[PublishedParameter]:
                            help=f"Denoising steps; empty uses {_own_values('steps')}; fast has none"),
         _SEED,
         PublishedParameter(name="source_noise", label="Noise of the source", type="choice", choices=SOURCE_NOISE,
-                           default=SOURCE_NOISE[0],
-                           help="Method fast can scale it to the requested protocol's, renew it, or remove it"),
+                           help="Method fast scales it to the requested protocol's unless told otherwise; the others "
+                                "keep it"),
         PublishedParameter(name="slices", label="Slices", type="text", default="",
                            help="K or A:B along the last axis for a preview; empty is the whole volume"),
     ]  # fmt: skip

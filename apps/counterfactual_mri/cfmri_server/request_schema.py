@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
-from cfmri_core.pipeline.method import METHODS, SOURCE_NOISE
+from cfmri_core.pipeline.method import METHODS
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.problem import FieldError
 
@@ -66,7 +66,7 @@ class CounterfactualParams(InferParams):
         guidance_scale: Strength of guidance; ``None`` is the method's own.
         steps: Denoising steps; ``None`` is the method's own.
         seed: Same seed, same result.
-        source_noise: Whether the source's noise is kept; only method fast can scale, renew or remove it.
+        source_noise: What is done with the source's noise; ``None`` is the method's own.
         slices: ``K`` or ``A:B`` along the last axis; ``None`` is the whole volume.
     """
 
@@ -83,7 +83,7 @@ class CounterfactualParams(InferParams):
     guidance_scale: float | None = Field(default=None, ge=0.0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    source_noise: str = SOURCE_NOISE[0]
+    source_noise: str | None = None
     slices: str | None = Field(default=None, pattern=r"^\s*(\d{1,6}(:\d{1,6})?)?\s*$")
 
     @field_validator(*TARGET_NAMES, mode="before")
@@ -110,9 +110,9 @@ class CounterfactualParams(InferParams):
         if self.method is None:
             return self  # what the server's own method accepts is judged where it is known
         most = METHODS[self.method].depth
-        alters_noise = self.source_noise != SOURCE_NOISE[0]
-        if self.source_noise not in SOURCE_NOISE or (alters_noise and most):
-            accepted = ", ".join(SOURCE_NOISE[:1] if most else SOURCE_NOISE)
+        possible = METHODS[self.method].source_noise
+        if self.source_noise is not None and self.source_noise not in possible:
+            accepted = ", ".join(possible)
             raise FieldError(f"{self.method} cannot do that with noise.", f"Give one of: {accepted}.",
                              field="source_noise", value=self.source_noise, accepted=accepted)  # fmt: skip
         given = [name for name in ("steps", "guidance_scale") if getattr(self, name) is not None]
