@@ -33,6 +33,7 @@ range from the 10th to the 99th percentile). *Change recovered*: 0 leaves the so
 for. *PSNR of the change alone*: the change put on the noise-free source, so that the source's noise does not count.
 *Contrast error*: of fibroglandular tissue against fat. *Anatomy*: agreement of gradient orientation with the source,
 relative to the truth's own. *z-jitter*: spread of the steps from slice to slice, relative to the truth's.
+*fast* keeps the source's noise here; unless told otherwise the method scales it, which is the arm *noise scaled*.
 *second scan* is the same subject really scanned under the target, the noise ceiling; *exact change* adds the true
 change to the noisy source, the best that keeps its noise. *Affine* and *histogram matching* know a population under
 exactly the requested parameters.

@@ -59,7 +59,7 @@ class Edit:
     source_noise: str = "keep"
 
 
-#: Arms that edit.
+#: Arms that edit. `fast` is the arm that keeps the noise, as the other methods do, so that they can be compared.
 EDITS: Mapping[str, Edit] = {
     **{method: Edit(method) for method in METHODS},
     "fast, noise scaled": Edit(FAST, "scale"),
