@@ -1,4 +1,4 @@
-"""The command `import-checkpoint`."""
+"""Models in and out: `import-checkpoint`, `bundle`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cfmri_core.cli.console import emit, warn
+from cfmri_core.cli.console import choice, emit, warn
 
 
 def import_checkpoint(
@@ -38,3 +38,18 @@ def import_checkpoint(
         warn("--trust-pickle: code in the checkpoint may run with your rights.")
     folder = run(checkpoint, kind, output, iap_checkpoint=iap_checkpoint, trust_pickle=trust_pickle)
     emit({"model": folder, "kind": kind}, json, f"Model written: {folder}")
+
+
+def bundle(
+    kind: Annotated[str, typer.Argument(help="direct-editor, editor, iap-predictor or segmenter.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    model: Annotated[Path | None, typer.Option(help="Model folder, instead of the shipped one.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Write a model as a MONAI bundle, to share it."""
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.pipeline.bundle import BUNDLE_KINDS, write_bundle
+
+    kind = choice("Model", kind.replace("-", "_"), BUNDLE_KINDS)
+    folder = write_bundle(locate_model(kind, model), kind, output)
+    emit({"bundle": folder, "kind": kind}, json, f"Bundle written: {folder}")

@@ -52,6 +52,7 @@ app.command("evaluation-page", hidden=True)(evaluation.evaluation_page)
 app.command("stress-test")(stress_test.stress_test)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("import-checkpoint")(importing.import_checkpoint)
+app.command("bundle")(importing.bundle)
 app.command("serve")(server.serve)
 app.command("demo", hidden=True)(server.demo)
 

@@ -23,6 +23,8 @@ from cfmri_core.errors import CheckpointError
 from cfmri_core.io.atomic import atomic_folder
 
 FORMAT_VERSION = 1
+#: Folder of a MONAI bundle that holds the model.
+BUNDLED = "models"
 KINDS = ("editor", "iap_predictor", "segmenter", "direct_editor")
 
 _WEIGHTS = "model.safetensors"
@@ -132,16 +134,17 @@ def locate_model(kind: str, root: Path | None = None) -> Path:
 
     Args:
         kind: One of `KINDS`.
-        root: A model folder, or a folder that holds one named after the kind. Without it the
-            environment variable CFMRI_MODELS is used, then the models shipped with cfmri.
+        root: A model folder, a MONAI bundle of ours, or a folder that holds a model folder named after the kind.
+            Without it the environment variable CFMRI_MODELS is used, then the models shipped with cfmri.
 
     Raises:
         CheckpointError: There is no such model; the hint tells how to get one.
     """
     named = root or (Path(os.environ["CFMRI_MODELS"]) if os.environ.get("CFMRI_MODELS") else None)
-    candidates = [_SHIPPED / kind] if named is None else [named, named / kind]
+    candidates = [_SHIPPED / kind] if named is None else [named, named / BUNDLED, named / kind]
     for folder in candidates:
-        if (folder / _DESCRIPTION).is_file() and (folder != named or _read_description(folder)["kind"] == kind):
+        is_named_after_kind = folder.name == kind and folder != named
+        if (folder / _DESCRIPTION).is_file() and (is_named_after_kind or _read_description(folder)["kind"] == kind):
             return folder
     raise CheckpointError(
         f"There is no model of kind '{kind}' in {candidates[-1]}.",
