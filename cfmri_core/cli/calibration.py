@@ -47,7 +47,12 @@ def calibrate_support_command(
             continue
     with progress_shown() as progress:
         sets = [
-            load_slices(list_studies(path)[:limit], predictor.image_size, progress=progress)
+            load_slices(
+                list_studies(path)[:limit],
+                predictor.image_size,
+                keeps_aspect=predictor.config.keeps_aspect,
+                progress=progress,
+            )
             for path in (training, held_back)
         ]
     learned = calibrate_support(sets[0], sets[1], editors, predictor, folder)

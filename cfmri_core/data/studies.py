@@ -108,7 +108,12 @@ def survey(root: Path) -> Catalogue:
 
 
 def load_slices(
-    studies: Sequence[Study], image_size: int, *, with_labels: bool = False, progress: Progress = silent
+    studies: Sequence[Study],
+    image_size: int,
+    *,
+    keeps_aspect: bool = True,
+    with_labels: bool = False,
+    progress: Progress = silent,
 ) -> SliceSet:
     """Read studies into one `SliceSet`.
 
@@ -120,6 +125,7 @@ def load_slices(
     Args:
         studies: What to read.
         image_size: Side of the network's images.
+        keeps_aspect: Whether slices are padded to the square; an imported network may want them stretched over it.
         with_labels: Read tissue labels too; studies without are refused.
         progress: Called after each study.
 
@@ -129,7 +135,7 @@ def load_slices(
     images, subjects, parameters, labels = [], [], [], []
     for number, study in enumerate(studies):
         scan = read_scan(study.scan_path)
-        stack_images, stack, _ = normalised_images(scan.volume, image_size)
+        stack_images, stack, _ = normalised_images(scan.volume, image_size, keeps_aspect)
         kept = _kept_slices(np.asarray(stack.native(scan.volume.voxels)))
         images.append(stack_images[kept])
         subjects.append(torch.full((len(kept),), number))

@@ -71,7 +71,8 @@ def train_editor(
     torch.manual_seed(seed)
     editor = Editor.load(start_from, device) if start_from else None
     size = editor.image_size if editor else preset_of(PRESETS, preset, "editor").image_size
-    fit, held_back = training_subjects(data, size, validation_share, seed, progress)
+    keeps_aspect = editor is None or editor.keeps_aspect
+    fit, held_back = training_subjects(data, size, validation_share, seed, progress, keeps_aspect=keeps_aspect)
     if editor is None:
         editor = Editor.create(preset, ConditionSpec.from_parameters(fit.parameters))
     editor.network.to(device).requires_grad_(True)

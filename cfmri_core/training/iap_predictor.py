@@ -63,7 +63,8 @@ def train_iap_predictor(
     torch.manual_seed(seed)
     predictor = IapPredictor.load(start_from, device) if start_from else None
     size = predictor.image_size if predictor else preset_of(PRESETS, preset, "predictor").image_size
-    fit, held_back = training_subjects(data, size, validation_share, seed, progress)
+    keeps_aspect = predictor is None or predictor.config.keeps_aspect
+    fit, held_back = training_subjects(data, size, validation_share, seed, progress, keeps_aspect=keeps_aspect)
     if predictor is None:
         predictor = IapPredictor.create(preset, ConditionSpec.from_parameters(fit.parameters))
     predictor.network.to(device).requires_grad_(True)

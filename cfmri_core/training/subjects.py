@@ -10,7 +10,13 @@ from cfmri_core.progress import Progress, silent
 
 
 def training_subjects(
-    data: Path, image_size: int, validation_share: float, seed: int, progress: Progress = silent
+    data: Path,
+    image_size: int,
+    validation_share: float,
+    seed: int,
+    progress: Progress = silent,
+    *,
+    keeps_aspect: bool = True,
 ) -> tuple[SliceSet, SliceSet]:
     """Read a folder of studies into slices to train on and slices of other subjects to validate on.
 
@@ -20,6 +26,7 @@ def training_subjects(
         validation_share: Share of subjects held back.
         seed: Seed of the split.
         progress: Called after each study.
+        keeps_aspect: See `load_slices`.
 
     Raises:
         RequestError: Fewer than two subjects.
@@ -28,4 +35,4 @@ def training_subjects(
     patients = len({study.patient for study in studies})
     if patients < 2:
         raise RequestError(f"{data} holds {patients} subject.", "Training needs at least 2; validation takes one.")
-    return load_slices(studies, image_size, progress=progress).split(validation_share, seed)
+    return load_slices(studies, image_size, keeps_aspect=keeps_aspect, progress=progress).split(validation_share, seed)

@@ -36,6 +36,14 @@ def test_every_slice_is_kept_even_empty_ones_at_the_ends(tmp_path):
     assert len(load_slices([study(tmp_path, voxels)], 8).images) == 6
 
 
+def test_slices_are_padded_to_the_square_or_stretched_over_it_with_their_labels(tmp_path):
+    voxels = image()[:, :4]
+    scans = [study(tmp_path, voxels, np.ones(voxels.shape, np.uint8))]
+    padded, stretched = (load_slices(scans, 8, keeps_aspect=keeps, with_labels=True) for keeps in (True, False))
+    assert (int((padded.labels[1] == 1).sum()), int((stretched.labels[1] == 1).sum())) == (32, 64)
+    assert (int((padded.images[1] != 0).sum()), int((stretched.images[1] != 0).sum())) == (32, 64)
+
+
 def test_empty_slices_are_dropped_where_most_are_and_it_is_said(tmp_path):
     voxels, said = image(9), []
     voxels[:, :, :5] = 0
