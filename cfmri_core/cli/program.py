@@ -14,6 +14,7 @@ import typer
 from cfmri_core import __version__
 from cfmri_core.cli import (
     augment,
+    benchmark,
     calibration,
     editing,
     evaluation,
@@ -53,6 +54,7 @@ app.command("stress-test")(stress_test.stress_test)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("import-checkpoint")(importing.import_checkpoint)
 app.command("bundle")(importing.bundle)
+app.command("bench")(benchmark.bench)
 app.command("serve")(server.serve)
 app.command("demo", hidden=True)(server.demo)
 

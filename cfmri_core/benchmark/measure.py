@@ -1,0 +1,97 @@
+"""Measure time, memory and arithmetic honestly: alternating, medians, the machine's own ceiling."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cfmri_core.progress import Progress, silent
+
+Work = Callable[[], object]
+
+#: Side of the matrices whose product is timed for the ceiling, and how often.
+_MATRIX_SIDE, _PRODUCTS = 2048, 7
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long something took, several times.
+
+    Attributes:
+        seconds: One per repeat, in order.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median in seconds."""
+        return statistics.median(self.seconds)
+
+
+def alternating(work: Mapping[str, Work], repeats: int, device: str, progress: Progress = silent) -> dict[str, Timing]:
+    """Time several pieces of work in turn, so that what slows the machine down slows all of them.
+
+    Every piece runs once before, unmeasured.
+
+    Args:
+        work: Name to what is timed.
+        repeats: Times each is measured.
+        device: Waited for, so that queued work on a GPU counts.
+        progress: Called after each piece.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    total = (repeats + 1) * len(work)
+    for turn in range(repeats + 1):
+        for place, (name, piece) in enumerate(work.items()):
+            _wait(device)
+            started = time.perf_counter()
+            piece()
+            _wait(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+            progress(turn * len(work) + place + 1, total, name)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def ceilings_gflops(device: str) -> dict[str, float]:
+    """Return what the device reaches in a large matrix product, by data type, in GFLOP/s."""
+    found = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        left, right = (torch.randn(_MATRIX_SIDE, _MATRIX_SIDE, device=device, dtype=dtype) for _ in range(2))
+        timing = alternating({name: lambda left=left, right=right: left @ right}, _PRODUCTS, device)[name]  # type: ignore[misc]
+        found[name] = 2 * _MATRIX_SIDE**3 / timing.median / 1e9
+    return found
+
+
+def gflop_of(work: Work) -> float:
+    """Count the arithmetic of a piece of work, in GFLOP; a multiplication and an addition count as two."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops()) / 1e9
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """Run a function in a fresh process; return its result and the process's peak memory in MiB."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        result, peak_mib = pool.submit(_with_peak, function, arguments).result()
+    return result, float(peak_mib)
+
+
+def _with_peak(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, float]:
+    result = function(*arguments)
+    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
