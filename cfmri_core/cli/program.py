@@ -53,6 +53,8 @@ app.command("stress-test")(stress_test.stress_test)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("import-checkpoint")(importing.import_checkpoint)
 app.command("serve")(server.serve)
+app.command("token")(server.token)
+app.add_typer(server.audit, name="audit")
 app.command("demo", hidden=True)(server.demo)
 
 

@@ -24,12 +24,23 @@ from app.answers import refusal
         ("POST", "/reload"),
         ("POST", "/infer/wsi/counterfactual"),
         ("POST", "/infer/wsi_v2/counterfactual"),
-        ("PUT", "/session/?uncompress=true"),
-        ("PUT", "/session/?uncompress=1&uncompress=yes"),
+        ("GET", "/static/ohif/index.html"),
+        ("GET", "/auth/"),
+        ("POST", "/auth/token"),
+        ("POST", "/train/"),
+        ("POST", "/scoring/"),
+        ("GET", "/nothing/of/the/kind"),
+        ("GET", "/healthz%0A"),
+        ("POST", "/healthz"),
     ],
 )
 def test_routes_with_known_holes_are_closed(server, method, path):
     refusal(server.http.request(method, path), 403)
+
+
+@pytest.mark.parametrize("asked", ["uncompress=true", "uncompress=1&uncompress=yes"])
+def test_archives_are_not_unpacked(server, asked):
+    refusal(server.http.put(f"/session/?{asked}", files={"files": ("scan.zip", b"PK\x03\x04")}), 403)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])

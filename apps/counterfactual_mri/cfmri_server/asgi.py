@@ -6,6 +6,7 @@ For ``monailabel start_server`` it is ``--uvicorn_app cfmri_server.asgi:app``; `
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
@@ -23,13 +24,21 @@ from monailabel.interfaces.exception import MONAILabelException
 from cfmri_core import __version__
 from cfmri_core.errors import CfmriError
 from cfmri_server import inference, training
+from cfmri_server.audit import AuditLog
+from cfmri_server.audit_trail import AuditTrail
+from cfmri_server.exposure import Exposure
 from cfmri_server.guard import Guard
-from cfmri_server.identifiers import require_session_id
+from cfmri_server.identifiers import require_image_extension, require_session_id
 from cfmri_server.jobs import typed
 from cfmri_server.parameters import API_VERSION
-from cfmri_server.problem import FieldError, body_of, headers_of
+from cfmri_server.problem import BusyError, ClosedRouteError, FieldError, body_of, response_of
+from cfmri_server.state import StateFolder
+from cfmri_server.tokens import TokenFile
 
 logger = logging.getLogger("cfmri.server")
+
+#: Most sessions stored at once.
+MAX_SESSIONS = 64
 
 health = APIRouter()
 uploads = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))])
@@ -80,15 +89,26 @@ def remove_session(session_id: str) -> Any:
 
 @sessions.put("/session/", tags=["Session"])
 def create_session(
-    background_tasks: BackgroundTasks, files: Annotated[list[UploadFile], File()], expiry: int = 0
+    background_tasks: BackgroundTasks,
+    files: Annotated[list[UploadFile], File()],
+    expiry: int = 0,
+    uncompress: bool = False,
 ) -> Any:
     """Store images for later requests; as MONAI Label's route, off the event loop, archives never unpacked."""
-    return stock_session.create_session(background_tasks, False, expiry, files)
+    if uncompress:
+        raise ClosedRouteError("Archives are not unpacked.", "Send the files of the series one by one.")
+    if len(list(Path(settings.MONAI_LABEL_SESSION_PATH).glob("*"))) >= MAX_SESSIONS:
+        raise BusyError(f"{MAX_SESSIONS} sessions are stored already.", "Delete one; an unused one goes after an hour.")
+    for number, file in enumerate(files):  # names of clients may leave the folder, and may hold a patient's name
+        file.filename = (
+            f"{number:05d}.dcm" if len(files) > 1 else f"image{require_image_extension(file.filename or '')}"
+        )
+    answer: dict[str, Any] = stock_session.create_session(background_tasks, False, expiry, files)
+    return answer
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    typed_error = typed(error)
-    return JSONResponse(body_of(typed_error), typed_error.http_status, headers_of(typed_error))
+    return response_of(typed(error))
 
 
 async def _monailabel_refused(_: Request, error: Exception) -> JSONResponse:
@@ -101,7 +121,7 @@ async def _malformed(_: Request, error: Exception) -> JSONResponse:
     field = ".".join(str(part) for part in first.get("loc", ())[1:])
     refusal = FieldError(f"{field or 'The request'} is not acceptable: {first.get('msg', '').lower()}.", field=field,
                          value=first.get("input"))  # fmt: skip
-    return JSONResponse(body_of(refusal), refusal.http_status)
+    return response_of(refusal)
 
 
 def install(target: FastAPI) -> FastAPI:
@@ -118,9 +138,20 @@ def install(target: FastAPI) -> FastAPI:
     target.add_exception_handler(MONAILabelException, _monailabel_refused)
     target.add_exception_handler(RequestValidationError, _malformed)
     # MONAI Label answers any web page with credentials; a list in its settings breaks its training process
-    # (URLs that json.dumps cannot write). Our clients are no web pages, so no other origin is answered.
+    # (URLs that json.dumps cannot write). So its middleware goes, and ours knows only the origins asked for.
     target.user_middleware[:] = [entry for entry in target.user_middleware if entry.cls is not CORSMiddleware]
-    target.add_middleware(Guard)
+    exposure = Exposure.from_environment()
+    tokens = TokenFile(exposure.tokens) if exposure.tokens else None
+    target.add_middleware(Guard, hosts=exposure.host_names, tokens=tokens)
+    target.add_middleware(AuditTrail, log=AuditLog(StateFolder.of(Path(settings.MONAI_LABEL_STUDIES)).audit))
+    if exposure.allowed_origins:
+        target.add_middleware(
+            CORSMiddleware,
+            allow_origins=exposure.allowed_origins,
+            allow_credentials=False,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
     return target
 
 
