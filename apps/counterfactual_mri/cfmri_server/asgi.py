@@ -20,6 +20,7 @@ from monailabel.endpoints import datastore as stock_datastore
 from monailabel.endpoints import session as stock_session
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.exception import MONAILabelException
+from starlette.exceptions import HTTPException
 
 from cfmri_core import __version__
 from cfmri_core.errors import CfmriError
@@ -31,7 +32,8 @@ from cfmri_server.guard import Guard
 from cfmri_server.identifiers import require_image_extension, require_session_id
 from cfmri_server.jobs import typed
 from cfmri_server.parameters import API_VERSION
-from cfmri_server.problem import BusyError, ClosedRouteError, FieldError, body_of, response_of
+from cfmri_server.problem import BusyError, ClosedRouteError, FieldError, body_of, detail_of, response_of
+from cfmri_server.request_schema import require_json_object
 from cfmri_server.state import StateFolder
 from cfmri_server.tokens import TokenFile
 
@@ -60,6 +62,7 @@ def add_image(
     params: Annotated[str, Form()] = "{}",
 ) -> Any:
     """Store an image; as MONAI Label's route, but off the event loop."""
+    require_json_object("params", params)
     return stock_datastore.add_image(background_tasks, image, params, file)
 
 
@@ -72,7 +75,28 @@ def save_label(
     tag: str = "final",
 ) -> Any:
     """Store a label of an image; as MONAI Label's route, but off the event loop."""
+    require_json_object("params", params)
     return stock_datastore.save_label(background_tasks, image, params, tag, label)
+
+
+@uploads.put("/datastore/image/info", tags=["Datastore"])
+def save_image_info(image: str, info: Annotated[str, Form()] = "{}") -> Any:
+    """Note something of an image; as MONAI Label's route, for what can be told again as JSON."""
+    require_json_object("info", info)
+    return stock_datastore.update_image_info(image, info)
+
+
+@uploads.put("/datastore/label/info", tags=["Datastore"])
+def save_label_info(label: str, tag: str, info: Annotated[str, Form()] = "{}") -> Any:
+    """Note something of a label; as MONAI Label's route, for what can be told again as JSON."""
+    require_json_object("info", info)
+    return stock_datastore.update_label_info(label, tag, info)
+
+
+@uploads.put("/datastore/updatelabelinfo", include_in_schema=False)
+def update_label_info(label: str, tag: str, params: Annotated[str, Form()] = "{}") -> Any:
+    """Note something of a label, by the old name of the route."""
+    return save_label_info(label, tag, params)
 
 
 @sessions.get("/session/{session_id}", tags=["Session"])
@@ -116,6 +140,16 @@ async def _monailabel_refused(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body_of(FieldError(message)), 404 if "not found" in message.lower() else 400)
 
 
+async def _bare(_: Request, error: Exception) -> JSONResponse:
+    """Give an error of FastAPI, Starlette or MONAI Label the shape of ours."""
+    status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
+    if not isinstance(detail, dict):
+        is_body = detail == "There was an error parsing the body"  # such as JSON too deep for the parser
+        status = 422 if is_body else status
+        detail = detail_of(FieldError(f"{detail or 'The request failed'}.", field="body" if is_body else ""))
+    return JSONResponse({"detail": detail}, status, getattr(error, "headers", None))
+
+
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     field = ".".join(str(part) for part in first.get("loc", ())[1:])
@@ -137,6 +171,7 @@ def install(target: FastAPI) -> FastAPI:
     target.add_exception_handler(CfmriError, _refused)
     target.add_exception_handler(MONAILabelException, _monailabel_refused)
     target.add_exception_handler(RequestValidationError, _malformed)
+    target.add_exception_handler(HTTPException, _bare)
     # MONAI Label answers any web page with credentials; a list in its settings breaks its training process
     # (URLs that json.dumps cannot write). So its middleware goes, and ours knows only the origins asked for.
     target.user_middleware[:] = [entry for entry in target.user_middleware if entry.cls is not CORSMiddleware]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8000
 
+#: How long stopping waits for requests that run, and for clients that leave a connection open, in seconds.
+_SHUTDOWN_TIMEOUT_S = 10
+
 
 def serve(studies: Path, exposure: Exposure, port: int = DEFAULT_PORT) -> None:
     """Serve a folder of studies until interrupted.
@@ -101,6 +104,7 @@ def _announcing_server(log_config: dict[str, Any], exposure: Exposure, port: int
         log_config=log_config,
         access_log=False,
         server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         ssl_certfile=exposure.tls_certificate,
         ssl_keyfile=exposure.tls_key,
     )

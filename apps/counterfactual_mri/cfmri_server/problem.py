@@ -83,12 +83,17 @@ class BusyError(CfmriError):
 
 def detail_of(error: CfmriError) -> dict[str, Any]:
     """Return the body's ``detail`` for an error."""
-    return {
+    detail = {
         "field": str(getattr(error, "field", "")),
         "value": shortened(getattr(error, "value", None)),
         "accepted": str(getattr(error, "accepted", "")),
         "message": error.message,
         "hint": error.hint,
+    }
+    # JSON from a client may hold halves of characters, which no answer can.
+    return {
+        name: value.encode(errors="replace").decode() if isinstance(value, str) else value
+        for name, value in detail.items()
     }
 
 
