@@ -159,14 +159,14 @@ def archive_in_session(name: str, content: bytes) -> tuple[bytes, dict[str, str]
     return body.replace(b'name="file"', b'name="files"'), headers
 
 
-JSON = {"Content-Type": "application/json"}
+JSON, GZIP = {"Content-Type": "application/json"}, {"Content-Encoding": "gzip"}
 INFER, JOB_FIELDS = ("POST", "/infer/iap_predictor"), {"Content-Type": "application/x-www-form-urlencoded"}
 BOMBS = {
     "JSON of 100,000 levels": lambda: ("POST", "/train/iap_predictor", b"[" * 100_000, JSON),
     "JSON of 100,000 levels in params": lambda: (*INFER, b"params=" + b"[" * 100_000, JOB_FIELDS),
     "2 MB of JSON": lambda: ("POST", "/train/iap_predictor", b'{"a":"' + b"x" * 2**21 + b'"}', JSON),
     "2 MB form field": lambda: (*INFER, b"params=" + b"x" * 2**21, JOB_FIELDS),
-    "gzip of 0.5 GB as body": lambda: ("POST", "/train/iap_predictor", zeros(2**29), {**JSON, "Content-Encoding": "gzip"}),
+    "gzip of 0.5 GB as body": lambda: ("POST", "/train/iap_predictor", zeros(2**29), {**JSON, **GZIP}),
     "zip as session": lambda: ("PUT", "/session/", *archive_in_session("x.zip", b"PK\3\4" + bytes(1000))),
     "tar.gz as session": lambda: ("PUT", "/session/", *archive_in_session("x.tar.gz", zeros(2**28))),
     "NIfTI of 2^31 per axis": lambda: (*INFER, *upload("x.nii", nifti((2**31, 2**31, 2**31)))),
