@@ -56,6 +56,8 @@ app.command("import-checkpoint")(importing.import_checkpoint)
 app.command("bundle")(importing.bundle)
 app.command("bench")(benchmark.bench)
 app.command("serve")(server.serve)
+app.command("token")(server.token)
+app.add_typer(server.audit, name="audit")
 app.command("demo", hidden=True)(server.demo)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +28,18 @@ class Server:
     Attributes:
         url: Where it listens.
         studies: The folder it serves.
+        models: Folder of the models it uses.
         http: A client of it.
         output: File with everything it printed.
+        pid: Its process.
     """
 
     url: str
     studies: Path
+    models: Path
     http: httpx.Client
     output: Path
+    pid: int
 
 
 @pytest.fixture(scope="session")
@@ -69,15 +75,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(studies: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server, stopped at the end of the session."""
-    output = tmp_path_factory.mktemp("server") / "output.txt"
-    command = [sys.executable, str(Path(__file__).with_name("serve_with_slow_edits.py")), str(studies), "--port", "0"]
+    with running_server(studies, models, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running_server(
+    studies: Path,
+    models: Path,
+    folder: Path,
+    options: Sequence[object] = (),
+    script: Sequence[object] = (Path(__file__).with_name("serve_with_slow_edits.py"),),
+    verify: bool | ssl.SSLContext = True,
+) -> Iterator[Server]:
+    """Serve until the block ends; what the server prints goes into ``folder``."""
+    output = folder / "output.txt"
+    command = [sys.executable, *script, studies, "--port", 0, *options]
     environment = {**os.environ, "CFMRI_MODELS": str(models)}
     with output.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(list(map(str, command)), stdout=stream, stderr=subprocess.STDOUT, env=environment)
         try:
             url = _announced_url(process, output)
-            with httpx.Client(base_url=url, timeout=60) as http:
-                yield Server(url, studies, http, output)
+            with httpx.Client(base_url=url, timeout=60, verify=verify) as http:
+                yield Server(url, studies, models, http, output, process.pid)
         finally:
             process.terminate()
             process.wait(20)

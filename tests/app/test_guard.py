@@ -24,12 +24,23 @@ from app.answers import refusal
         ("POST", "/reload"),
         ("POST", "/infer/wsi/counterfactual"),
         ("POST", "/infer/wsi_v2/counterfactual"),
-        ("PUT", "/session/?uncompress=true"),
-        ("PUT", "/session/?uncompress=1&uncompress=yes"),
+        ("GET", "/static/ohif/index.html"),
+        ("GET", "/auth/"),
+        ("POST", "/auth/token"),
+        ("POST", "/train/"),
+        ("POST", "/scoring/"),
+        ("GET", "/nothing/of/the/kind"),
+        ("GET", "/healthz%0A"),
+        ("POST", "/healthz"),
     ],
 )
 def test_routes_with_known_holes_are_closed(server, method, path):
     refusal(server.http.request(method, path), 403)
+
+
+@pytest.mark.parametrize("asked", ["uncompress=true", "uncompress=1&uncompress=yes"])
+def test_archives_are_not_unpacked(server, asked):
+    refusal(server.http.put(f"/session/?{asked}", files={"files": ("scan.zip", b"PK\x03\x04")}), 403)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])
@@ -47,8 +58,18 @@ def test_no_web_page_is_answered_with_credentials(server):
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+FORM = {"host": "localhost", "content-type": "multipart/form-data; boundary=x"}
+
+
 def call(guard: Guard, headers: dict[str, str], chunks: list[bytes] = ()) -> int:
     """Send one request through a guard around an application that reads its whole body; return the status."""
+    raw = [(name.encode(), value.encode()) for name, value in {**FORM, **headers}.items()]
+    scope = {"type": "http", "method": "POST", "path": "/jobs/x", "headers": raw, "query_string": b""}
+    return answered(guard, scope, chunks)
+
+
+def answered(guard: Guard, scope: dict[str, object], chunks: list[bytes] = ()) -> int:
+    """Send a request with that body; return the status of the answer, or the code a WebSocket is closed with."""
     sent = []
     messages = iter([{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks])
 
@@ -58,10 +79,8 @@ def call(guard: Guard, headers: dict[str, str], chunks: list[bytes] = ()) -> int
     async def send(message):
         sent.append(message)
 
-    raw = [(name.encode(), value.encode()) for name, value in {"host": "localhost", **headers}.items()]
-    scope = {"type": "http", "method": "POST", "path": "/jobs/x", "headers": raw, "query_string": b""}
     asyncio.run(guard(scope, receive, send))
-    return next(message["status"] for message in sent if message["type"] == "http.response.start")
+    return next(message.get("status", message.get("code")) for message in sent)
 
 
 async def reading_application(scope, receive, send):
@@ -81,6 +100,23 @@ def test_a_large_body_is_refused_before_it_is_read():
 
 def test_a_body_that_lies_about_its_length_is_cut_off():
     assert call(Guard(reading_application, max_body_bytes=100), {}, [b"x" * 60, b"x" * 60]) == 413
+
+
+def test_text_is_held_in_memory_and_may_not_be_as_large_as_an_image():
+    guard = Guard(reading_application)
+    assert call(guard, {"content-length": str(2**21)}) == 200
+    assert call(guard, {"content-length": str(2**21), "content-type": "application/json"}) == 413
+    assert call(guard, {"content-type": "application/json"}, [b"x" * 2**20, b"x"]) == 413
+
+
+def test_a_server_reached_from_elsewhere_lets_nobody_in_without_tokens_and_tls():
+    scope = {"type": "http", "method": "GET", "path": "/healthz", "headers": [(b"host", b"localhost")]}
+    assert answered(Guard(reading_application), {**scope, "server": ("127.0.0.1", 80), "scheme": "http"}) == 200
+    assert answered(Guard(reading_application), {**scope, "server": ("192.0.2.7", 80), "scheme": "https"}) == 403
+
+
+def test_a_web_socket_is_closed():
+    assert answered(Guard(reading_application), {"type": "websocket"}) == 1008
 
 
 def test_an_unexpected_error_is_answered_without_its_text(caplog):

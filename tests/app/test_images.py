@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -60,6 +63,47 @@ def test_a_header_that_claims_two_to_the_31_voxels_per_axis_is_refused(tmp_path)
     (tmp_path / "bomb.nrrd").write_bytes(header.encode() + b"1234")
     with pytest.raises(CfmriError):
         read_image(tmp_path / "bomb.nrrd")
+
+
+def nifti_header(kind, shape, offset=None):
+    header = kind()
+    header.set_data_dtype(np.float32)
+    header["dim"][: len(shape) + 1] = [len(shape), *shape]
+    if offset:
+        header["vox_offset"] = offset
+    return header.binaryblock
+
+
+MILLIONS_OF_ZEROS = bytes(2**20) * 80
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        nifti_header(nibabel.Nifti2Header, (2**31, 2**31, 2)),
+        nifti_header(nibabel.Nifti1Header, (32767, 32767, 32767)),
+        nifti_header(nibabel.Nifti1Header, (1000, 1000, 500)) + MILLIONS_OF_ZEROS,
+        nifti_header(nibabel.Nifti1Header, (2, 2, 2), 2**30) + b"\1\0\0\0" + b"\0\0\0\x40" + MILLIONS_OF_ZEROS,
+    ],
+    ids=["2^31 per axis", "32767 per axis", "zeros that unfold", "extension that unfolds"],
+)
+@pytest.mark.parametrize("extension", [".nii.gz", ".nii"])
+def test_a_small_file_that_claims_a_large_image_is_refused(tmp_path, content, extension):
+    path = tmp_path / f"bomb{extension}"
+    path.write_bytes(gzip.compress(content) if extension == ".nii.gz" else content[:10_000])
+    with pytest.raises(TooLargeError):
+        read_image(path)
+
+
+@pytest.mark.parametrize("field", ["data file", "DataFile", "datafile"])
+def test_nrrd_data_in_another_file_are_not_read(tmp_path, field):
+    (tmp_path / "secret.raw").write_bytes(bytes(32))
+    header = (
+        f"NRRD0004\ntype: float\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nendian: little\n{field}: secret.raw\n\n"
+    )
+    (tmp_path / "thief.nrrd").write_text(header)
+    with pytest.raises(CfmriError, match="another file"):
+        read_image(tmp_path / "thief.nrrd")
 
 
 def test_a_colour_image_is_refused(tmp_path):

@@ -21,8 +21,8 @@ def launch(*arguments) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--host", "0.0.0.0"], "token and TLS"),
-        (["--host", "192.0.2.7"], "token and TLS"),
+        (["--host", "0.0.0.0"], "needs tokens and TLS"),
+        (["--host", "192.0.2.7"], "Add --tokens FILE --tls-certificate PEM --tls-key PEM"),
         (["--port", "99999"], "Port 99999"),
     ],
 )

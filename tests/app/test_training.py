@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
+from cfmri_server.audit import verify
 
 from app.answers import refusal
 
@@ -53,6 +55,8 @@ def test_only_known_models_train_and_never_inside_the_server(server):
     refusal(server.http.get("/train/progress/nothing"), 404)
     refusal(server.http.post("/train/tissue_segmenter?run_sync=true", json={}), 422)
     refusal(server.http.post("/train/", json={}), 403)
+    refusal(server.http.post("/scoring/nothing", json={}), 404)
+    assert refusal(server.http.post("/scoring/nothing", json={"bundle_path": "/"}), 422)["field"] == "bundle_path"
 
 
 def test_training_reports_publishes_and_is_served(server):
@@ -70,6 +74,10 @@ def test_training_reports_publishes_and_is_served(server):
     assert 0 <= done["metric"] <= 1
     after = checksum(server)
     assert after != before
+    audit = server.studies / ".monailabel" / "audit" / "audit.jsonl"
+    verify(audit)
+    published = json.loads(audit.read_text().splitlines()[-1])
+    assert published["published"]["sha256"] in after
     assert server.http.post("/infer/tissue_segmenter?image=sub-0001&output=json").is_success
     assert server.http.get("/info/").json()["train_stats"]["tissue_segmenter"]["state"] == "done"
 

@@ -13,7 +13,19 @@ import cfmri_core
 from cfmri_core.cli import program
 from cfmri_core.errors import Cancelled, CheckpointError, ResourceError
 
-COMMANDS = ("doctor", "info", "simulate", "predict-iap", "edit", "segment", "train", "evaluate", "serve")
+COMMANDS = (
+    "doctor",
+    "info",
+    "simulate",
+    "predict-iap",
+    "edit",
+    "segment",
+    "train",
+    "evaluate",
+    "serve",
+    "token",
+    "audit",
+)
 
 
 def test_help_lists_every_command_and_says_not_for_diagnosis(cfmri):

@@ -6,6 +6,7 @@ For ``monailabel start_server`` it is ``--uvicorn_app cfmri_server.asgi:app``; `
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
@@ -19,17 +20,27 @@ from monailabel.endpoints import datastore as stock_datastore
 from monailabel.endpoints import session as stock_session
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.exception import MONAILabelException
+from starlette.exceptions import HTTPException
 
 from cfmri_core import __version__
 from cfmri_core.errors import CfmriError
 from cfmri_server import inference, training
+from cfmri_server.audit import AuditLog
+from cfmri_server.audit_trail import AuditTrail
+from cfmri_server.exposure import Exposure
 from cfmri_server.guard import Guard
-from cfmri_server.identifiers import require_session_id
+from cfmri_server.identifiers import require_image_extension, require_session_id
 from cfmri_server.jobs import typed
 from cfmri_server.parameters import API_VERSION
-from cfmri_server.problem import FieldError, body_of, headers_of
+from cfmri_server.problem import BusyError, ClosedRouteError, FieldError, body_of, detail_of, response_of
+from cfmri_server.request_schema import require_json_object
+from cfmri_server.state import StateFolder
+from cfmri_server.tokens import TokenFile
 
 logger = logging.getLogger("cfmri.server")
+
+#: Most sessions stored at once.
+MAX_SESSIONS = 64
 
 health = APIRouter()
 uploads = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))])
@@ -51,6 +62,7 @@ def add_image(
     params: Annotated[str, Form()] = "{}",
 ) -> Any:
     """Store an image; as MONAI Label's route, but off the event loop."""
+    require_json_object("params", params)
     return stock_datastore.add_image(background_tasks, image, params, file)
 
 
@@ -63,7 +75,28 @@ def save_label(
     tag: str = "final",
 ) -> Any:
     """Store a label of an image; as MONAI Label's route, but off the event loop."""
+    require_json_object("params", params)
     return stock_datastore.save_label(background_tasks, image, params, tag, label)
+
+
+@uploads.put("/datastore/image/info", tags=["Datastore"])
+def save_image_info(image: str, info: Annotated[str, Form()] = "{}") -> Any:
+    """Note something of an image; as MONAI Label's route, for what can be told again as JSON."""
+    require_json_object("info", info)
+    return stock_datastore.update_image_info(image, info)
+
+
+@uploads.put("/datastore/label/info", tags=["Datastore"])
+def save_label_info(label: str, tag: str, info: Annotated[str, Form()] = "{}") -> Any:
+    """Note something of a label; as MONAI Label's route, for what can be told again as JSON."""
+    require_json_object("info", info)
+    return stock_datastore.update_label_info(label, tag, info)
+
+
+@uploads.put("/datastore/updatelabelinfo", include_in_schema=False)
+def update_label_info(label: str, tag: str, params: Annotated[str, Form()] = "{}") -> Any:
+    """Note something of a label, by the old name of the route."""
+    return save_label_info(label, tag, params)
 
 
 @sessions.get("/session/{session_id}", tags=["Session"])
@@ -80,15 +113,26 @@ def remove_session(session_id: str) -> Any:
 
 @sessions.put("/session/", tags=["Session"])
 def create_session(
-    background_tasks: BackgroundTasks, files: Annotated[list[UploadFile], File()], expiry: int = 0
+    background_tasks: BackgroundTasks,
+    files: Annotated[list[UploadFile], File()],
+    expiry: int = 0,
+    uncompress: bool = False,
 ) -> Any:
     """Store images for later requests; as MONAI Label's route, off the event loop, archives never unpacked."""
-    return stock_session.create_session(background_tasks, False, expiry, files)
+    if uncompress:
+        raise ClosedRouteError("Archives are not unpacked.", "Send the files of the series one by one.")
+    if len(list(Path(settings.MONAI_LABEL_SESSION_PATH).glob("*"))) >= MAX_SESSIONS:
+        raise BusyError(f"{MAX_SESSIONS} sessions are stored already.", "Delete one; an unused one goes after an hour.")
+    for number, file in enumerate(files):  # names of clients may leave the folder, and may hold a patient's name
+        file.filename = (
+            f"{number:05d}.dcm" if len(files) > 1 else f"image{require_image_extension(file.filename or '')}"
+        )
+    answer: dict[str, Any] = stock_session.create_session(background_tasks, False, expiry, files)
+    return answer
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    typed_error = typed(error)
-    return JSONResponse(body_of(typed_error), typed_error.http_status, headers_of(typed_error))
+    return response_of(typed(error))
 
 
 async def _monailabel_refused(_: Request, error: Exception) -> JSONResponse:
@@ -96,12 +140,22 @@ async def _monailabel_refused(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body_of(FieldError(message)), 404 if "not found" in message.lower() else 400)
 
 
+async def _bare(_: Request, error: Exception) -> JSONResponse:
+    """Give an error of FastAPI, Starlette or MONAI Label the shape of ours."""
+    status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
+    if not isinstance(detail, dict):
+        is_body = detail == "There was an error parsing the body"  # such as JSON too deep for the parser
+        status = 422 if is_body else status
+        detail = detail_of(FieldError(f"{detail or 'The request failed'}.", field="body" if is_body else ""))
+    return JSONResponse({"detail": detail}, status, getattr(error, "headers", None))
+
+
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     field = ".".join(str(part) for part in first.get("loc", ())[1:])
     refusal = FieldError(f"{field or 'The request'} is not acceptable: {first.get('msg', '').lower()}.", field=field,
                          value=first.get("input"))  # fmt: skip
-    return JSONResponse(body_of(refusal), refusal.http_status)
+    return response_of(refusal)
 
 
 def install(target: FastAPI) -> FastAPI:
@@ -117,10 +171,22 @@ def install(target: FastAPI) -> FastAPI:
     target.add_exception_handler(CfmriError, _refused)
     target.add_exception_handler(MONAILabelException, _monailabel_refused)
     target.add_exception_handler(RequestValidationError, _malformed)
+    target.add_exception_handler(HTTPException, _bare)
     # MONAI Label answers any web page with credentials; a list in its settings breaks its training process
-    # (URLs that json.dumps cannot write). Our clients are no web pages, so no other origin is answered.
+    # (URLs that json.dumps cannot write). So its middleware goes, and ours knows only the origins asked for.
     target.user_middleware[:] = [entry for entry in target.user_middleware if entry.cls is not CORSMiddleware]
-    target.add_middleware(Guard)
+    exposure = Exposure.from_environment()
+    tokens = TokenFile(exposure.tokens) if exposure.tokens else None
+    target.add_middleware(Guard, hosts=exposure.host_names, tokens=tokens)
+    target.add_middleware(AuditTrail, log=AuditLog(StateFolder.of(Path(settings.MONAI_LABEL_STUDIES)).audit))
+    if exposure.allowed_origins:
+        target.add_middleware(
+            CORSMiddleware,
+            allow_origins=exposure.allowed_origins,
+            allow_credentials=False,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
     return target
 
 

@@ -1,49 +1,42 @@
-"""What stands before every route: known hosts only, closed routes, a limit on the body.
+"""What stands before every route: known hosts, tokens and roles, open routes only, a limit on the body.
 
 MONAI Label's own holes that are closed here are listed in the project's documentation of the server.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-from urllib.parse import parse_qs, unquote
 
 from fastapi import HTTPException
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cfmri_core.errors import CfmriError
+from cfmri_core.errors import CfmriError, RequestError
+from cfmri_server.access import Route, find_route
+from cfmri_server.audit_trail import REFUSED_LOGIN, noted
+from cfmri_server.exposure import LOOPBACK_HOSTS, is_loopback
 from cfmri_server.jobs import typed
-from cfmri_server.problem import ClosedRouteError, FieldError, TooLargeError, body_of, detail_of
+from cfmri_server.problem import (
+    ClosedRouteError,
+    FieldError,
+    ForbiddenError,
+    TokensUnusableError,
+    TooLargeError,
+    UnauthorizedError,
+    detail_of,
+    response_of,
+)
+from cfmri_server.tokens import LOCAL, Holder, Role, TokenFile
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+logger = logging.getLogger("cfmri.guard")
 
-#: Largest request body, in bytes.
+#: Largest request body with files, in bytes.
 MAX_BODY_BYTES = int(os.environ.get("CFMRI_MAX_BODY_BYTES", 2 * 2**30))
 
-#: Method and path of routes that are not offered: weights in and out, the PACS proxy, logs, whole-slide
-#: inference, the bundled viewer, and the reload that would drop the running app.
-_CLOSED = tuple(
-    (methods, re.compile(path))
-    for methods, path in (
-        ({"GET", "PUT", "DELETE", "POST"}, r"/model/(?!info/)[^/]*/?"),
-        (None, r"/proxy(/.*)?"),
-        (None, r"/logs(/.*)?"),
-        (None, r"/ohif(/.*)?"),
-        (None, r"/infer/wsi(_v2)?/.*"),
-        (None, r"/reload/?"),
-        ({"POST"}, r"/(train|scoring)/?"),
-    )
-)
-
-#: Names by which a loopback server may be called; anything else may be a web page's DNS trick.
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+#: Largest body without files, in bytes: it is held in memory.
+MAX_TEXT_BYTES = 2**20
 
 
 class Guard:
@@ -52,25 +45,38 @@ class Guard:
     Args:
         application: What it guards.
         hosts: Accepted names in the Host header, without port.
-        max_body_bytes: Largest request body.
+        tokens: Accepted tokens; without them everybody on this machine, and nobody else, is let in.
+        max_body_bytes: Largest request body with files.
     """
 
     def __init__(
-        self, application: Application, hosts: frozenset[str] = LOOPBACK_HOSTS, max_body_bytes: int = MAX_BODY_BYTES
+        self,
+        application: ASGIApp,
+        hosts: frozenset[str] = LOOPBACK_HOSTS,
+        tokens: TokenFile | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self.application = application
         self.hosts = hosts
+        self.tokens = tokens
         self.max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with a refusal."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.application(scope, receive, send)
             return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await JSONResponse(body_of(refusal), refusal.http_status)(scope, receive, send)
+        if scope["type"] != "http":  # there is no route for a WebSocket
+            await send({"type": "websocket.close", "code": 1008})
             return
+        try:
+            limit = self._admit(scope)
+        except CfmriError as refusal:
+            await response_of(refusal)(scope, receive, send)
+            return
+        await self._pass_on(limit, scope, receive, send)
+
+    async def _pass_on(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
         answered = False
 
         async def noting_send(message: Message) -> None:
@@ -79,30 +85,73 @@ class Guard:
             await send(message)
 
         try:
-            await self.application(scope, _counted(receive, self.max_body_bytes), noting_send)
+            await self.application(scope, _counted(receive, limit), noting_send)
         except HTTPException as error:
             await JSONResponse({"detail": error.detail}, error.status_code)(scope, receive, send)
         except Exception as error:  # uvicorn would log its text, which may hold patient data
             failure = typed(error)
             if not answered:
-                await JSONResponse(body_of(failure), failure.http_status)(scope, receive, send)
+                await response_of(failure)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> CfmriError | None:
+    def _admit(self, scope: Scope) -> int:
+        """Return the largest body that the request may have, in bytes.
+
+        Raises:
+            CfmriError: The request must not reach a route.
+        """
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if re.sub(r":\d+$", "", host) not in self.hosts:
-            return FieldError("This server does not answer to that name.", "Use http://127.0.0.1.", field="Host")
+            hint = "Use http://127.0.0.1, or have the name allowed with --allowed-host."
+            raise FieldError("This server does not answer to that name.", hint, field="Host")
+        found = find_route(scope["method"], scope["path"])
+        route, names = found or (None, {})
+        self._require_role(scope, headers.get(b"authorization", b""), route)
+        if route is None:
+            raise ClosedRouteError("This route is closed on a cfmri server.", "See the README of the app.")
+        noted(scope).update(names, action=route.action)
+        is_form = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
+        limit = self.max_body_bytes if route.takes_files and is_form else MAX_TEXT_BYTES
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.max_body_bytes:
-            return _too_large(self.max_body_bytes)
-        path = unquote(scope["path"])
-        for methods, pattern in _CLOSED:
-            if (methods is None or scope["method"] in methods) and pattern.fullmatch(path):
-                return ClosedRouteError("This route is closed on a cfmri server.", "See the README of the app.")
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        if path.startswith("/session") and query.get("uncompress", ["false"])[-1].lower() not in ("false", "0"):
-            return ClosedRouteError("Archives are not unpacked.", "Send the files of the series one by one.")
-        return None
+        if not length.isdigit() or int(length) > limit:
+            raise _too_large(limit)
+        return limit
+
+    def _require_role(self, scope: Scope, authorization: bytes, route: Route | None) -> None:
+        """Check who asks, and note it for the audit log; for a closed route, any holder of a token will do."""
+        notes = noted(scope)
+        if route:
+            notes["route"] = f"{route.method} {route.path}"
+        server = scope.get("server")
+        is_exposed = server is not None and not is_loopback(server[0])
+        if is_exposed and (self.tokens is None or scope["scheme"] != "https"):
+            raise ForbiddenError(
+                "Beyond its own machine this server needs tokens and TLS.", "Start it by 'cfmri serve'."
+            )
+        needed = route.role if route else Role.READER
+        if needed is Role.ANYONE:
+            return
+        holder = LOCAL if self.tokens is None else _holder(self.tokens, authorization, notes)
+        notes["who"] = holder.name
+        if holder.role < needed:
+            notes["action"] = "refused role"
+            name = needed.name.lower()
+            raise ForbiddenError(f"This needs the role {name}.", f"Your token has the role {holder.role.name.lower()}.")
+
+
+def _holder(tokens: TokenFile, authorization: bytes, notes: dict[str, object]) -> Holder:
+    scheme, _, token = authorization.decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise UnauthorizedError("This server asks for an access token.", "Send it as 'Authorization: Bearer TOKEN'.")
+    try:
+        holder = tokens.holder(token.strip())
+    except RequestError as error:
+        logger.error("Nobody is let in: %s", error)
+        raise TokensUnusableError("Tokens cannot be checked now.", "The server's log says why.") from None
+    if holder is None:
+        notes["action"] = REFUSED_LOGIN
+        raise UnauthorizedError("Nobody holds this access token.", "Ask the server's administrator for one.")
+    return holder
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
@@ -125,4 +174,5 @@ def _counted(receive: Receive, limit: int) -> Receive:
 
 
 def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(f"The request is larger than {limit} bytes.", "Crop the image, or raise CFMRI_MAX_BODY_BYTES.")
+    hint = "Crop the image, or raise CFMRI_MAX_BODY_BYTES." if limit > MAX_TEXT_BYTES else "Send less text."
+    return TooLargeError(f"The request is larger than {limit} bytes.", hint)

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from nibabel.openers import ImageOpener
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.dicom.read import read_series
@@ -22,6 +23,16 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 #: Largest image read, in voxels; checked in the header, before anything is allocated.
 MAX_VOXELS = int(os.environ.get("CFMRI_MAX_VOXELS", 1024 * 1024 * 512))
+
+#: A file that unfolds to more than this, in bytes, by more than this factor holds no scan: the noise of a real one
+#: compresses by less than 10.
+_UNFOLDED_BYTES, _UNFOLDED_FACTOR = 64 * 2**20, 200
+
+#: Of a real number in NRRD, in bytes.
+_LARGEST_VOXEL_BYTES = 8
+
+#: Longest NRRD header that is searched, in bytes.
+_NRRD_HEADER_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -71,19 +82,30 @@ def write_image(path: Path, volume: Volume) -> None:
 
 def _read_nifti(path: Path) -> Volume:
     try:
-        shape = nibabel.load(path).shape
+        header = _nifti_header(path)
+        shape, voxel_bytes, offset = header.get_data_shape(), header.get_data_dtype().itemsize, header.get_data_offset()
     except Exception as error:  # nibabel raises whatever its parsers raise
         raise DicomReadError("The file is not a readable NIfTI image.", "Export it again.") from error
-    _check_size(shape)
+    _check_size(shape, voxel_bytes, offset, path)
     return read_nifti(path)
 
 
+def _nifti_header(path: Path) -> nibabel.Nifti1Header:
+    """Read the header alone: what follows it may be a bomb that nibabel would unfold while it loads."""
+    with ImageOpener(path) as file:
+        block = file.read(nibabel.Nifti2Header.sizeof_hdr)
+    is_second = nibabel.Nifti2Header.sizeof_hdr in (int.from_bytes(block[:4], order) for order in ("little", "big"))
+    kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+    return kind(block[: kind.sizeof_hdr], check=False)
+
+
 def _read_nrrd(path: Path) -> Volume:
+    _require_attached(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        _check_size(reader.GetSize())
+        _check_size(reader.GetSize(), reader.GetNumberOfComponents() * _LARGEST_VOXEL_BYTES, 0, path)
         image = reader.Execute()
     except RuntimeError as error:
         raise DicomReadError("The file is not a readable NRRD image.", "Export it again.") from error
@@ -96,7 +118,21 @@ def _read_nrrd(path: Path) -> Volume:
     return Volume(np.ascontiguousarray(voxels), _LPS_TO_RAS @ affine_lps)
 
 
-def _check_size(shape: tuple[int, ...]) -> None:
+def _require_attached(path: Path) -> None:
+    """Refuse a header that names another file as its data: a client could have any file of the server read."""
+    with path.open("rb") as file:
+        header, end, _ = file.read(_NRRD_HEADER_BYTES).replace(b"\r\n", b"\n").partition(b"\n\n")
+    names = {line.partition(b":")[0].strip().lower().replace(b" ", b"") for line in header.split(b"\n")}
+    if not end:
+        raise DicomReadError("The file is not a readable NRRD image.", "Export it again.")
+    if b"datafile" in names:
+        raise DicomReadError("The NRRD file keeps its data in another file.", "Export it as one file (.nrrd).")
+
+
+def _check_size(shape: tuple[int, ...], voxel_bytes: int, offset: int, path: Path) -> None:
     voxels = int(np.prod([int(length) for length in shape], dtype=object))
     if voxels > MAX_VOXELS:
         raise TooLargeError(f"The image has {voxels} voxels, more than the {MAX_VOXELS} accepted.")
+    unfolded_bytes = voxels * voxel_bytes + offset
+    if unfolded_bytes > max(_UNFOLDED_BYTES, _UNFOLDED_FACTOR * path.stat().st_size):
+        raise TooLargeError(f"A small file claims {unfolded_bytes} bytes of image.", "Export the scan again.")

@@ -24,6 +24,7 @@ from starlette.concurrency import run_in_threadpool
 
 from cfmri_core.errors import Cancelled, CfmriError
 from cfmri_core.progress import Progress
+from cfmri_server.audit_trail import later, noted
 from cfmri_server.identifiers import require_image_extension, require_session_id
 from cfmri_server.jobs import CANCELLED, DONE, FAILED, Job, JobQueue, Outcome
 from cfmri_server.problem import FieldError, NotFoundError, NotReadyError
@@ -92,13 +93,18 @@ async def infer(request: Request, model: str, given: RequestInput, output: str =
                 job_queue().cancel(job)
         return await run_in_threadpool(_response, job, wanted)
     finally:
+        noted(request.scope)["ran"] = _ran(job)
         await run_in_threadpool(job_queue().forget, job)
 
 
 @router.post("/jobs/{model}", tags=["Jobs"], status_code=202)
-def create_job(model: str, given: RequestInput) -> dict[str, str]:
+def create_job(request: Request, model: str, given: RequestInput) -> dict[str, str]:
     """Queue an inference; it goes on without its client."""
-    return {"id": submit(model, given).id}
+    job = submit(model, given)
+    noted(request.scope)["job"] = job.id
+    write = later(request.scope)
+    job.finished.add_done_callback(lambda _: write({"action": "end job", "job": job.id, "ran": _ran(job)}))
+    return {"id": job.id}
 
 
 @router.get("/jobs/{job_id}", tags=["Jobs"])
@@ -108,9 +114,11 @@ async def job_status(job_id: str) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job_id}/result", tags=["Jobs"])
-def job_result(job_id: str) -> Response:
+def job_result(request: Request, job_id: str) -> Response:
     """Return what the job computed, as ``/infer`` does."""
-    return _response(job_queue().get(job_id), Output.ALL)
+    job = job_queue().get(job_id)
+    noted(request.scope)["ran"] = _ran(job)
+    return _response(job, Output.ALL)
 
 
 @router.delete("/jobs/{job_id}", tags=["Jobs"])
@@ -148,6 +156,12 @@ def submit(model: str, given: Input) -> Job:
 
     job_queue().start(job, work)
     return job
+
+
+def _ran(job: Job) -> dict[str, Any]:
+    """Return what the audit log keeps of a job: its state and which model computed."""
+    used = job.outcome.report.get("model", {}) if job.outcome else {}
+    return {"model": job.model, "state": job.state, "kind": used.get("kind"), "sha256": used.get("sha256")}
 
 
 def _named_source(given: Input) -> Path | None:

@@ -1,4 +1,4 @@
-"""Start the server on a folder of studies: ``python launch.py STUDIES [--host H] [--port P]``.
+"""Start the server on a folder of studies: ``python launch.py STUDIES [--port P]`` and the options of `Exposure`.
 
 Settings go into the environment before MONAI Label is imported, because it reads them then, and
 because its training processes inherit them.
@@ -15,53 +15,63 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cfmri_core import __version__
 from cfmri_core.errors import CfmriError, RequestError
+
+APP_FOLDER = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    # Python put this file's own folder first, where `jobs.py` or `training.py` would hide modules of those names.
+    sys.path[0] = str(APP_FOLDER)
+
+from cfmri_server.exposure import Exposure  # noqa: E402 - only now on the path
 
 if TYPE_CHECKING:
     import uvicorn
 
-APP_FOLDER = Path(__file__).resolve().parent.parent
 DEFAULT_PORT = 8000
-_LOOPBACK = ("127.0.0.1", "localhost")
+
+#: How long stopping waits for requests that run, and for clients that leave a connection open, in seconds.
+_SHUTDOWN_TIMEOUT_S = 10
 
 
-def serve(studies: Path, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+def serve(studies: Path, exposure: Exposure, port: int = DEFAULT_PORT) -> None:
     """Serve a folder of studies until interrupted.
 
     Args:
         studies: What `cfmri simulate` wrote, a folder of DICOM series, or a flat folder of NIfTI files.
-        host: Address to listen on; only loopback is possible.
+        exposure: Where to listen and whom to answer.
         port: Port to listen on; 0 takes a free one. The line printed at start names it.
 
     Raises:
-        RequestError: The host is not loopback, the port is taken, the studies cannot be served, or
+        RequestError: The exposure lacks what it needs, the port is taken, the studies cannot be served, or
             another server already serves them.
     """
-    _require_loopback(host)
+    exposure.check()
     _require_folder(studies)
     studies = studies.resolve()
-    with _listener(host, port) as listener:
-        _serve(studies, listener)
+    with _listener(exposure.host, port) as listener:
+        _serve(studies, exposure, listener)
 
 
-def _serve(studies: Path, listener: socket.socket) -> None:
-    if str(APP_FOLDER) not in sys.path:
-        sys.path.insert(0, str(APP_FOLDER))
+def _serve(studies: Path, exposure: Exposure, listener: socket.socket) -> None:
     from filelock import FileLock, Timeout
 
+    from cfmri_server.audit import AuditLog
     from cfmri_server.quiet import log_configuration
     from cfmri_server.state import StateFolder
 
     state = StateFolder.of(studies)
     state.log_file.parent.mkdir(parents=True, exist_ok=True)
-    host, port = listener.getsockname()
+    port = listener.getsockname()[1]
     try:
         with FileLock(state.root / "server.lock", timeout=0):
             log_config = log_configuration(state.log_file)
             logging.config.dictConfig(log_config)
             _set_environment(studies, state.clear_work(), port)
+            os.environ |= exposure.environment()
+            AuditLog(state.audit).append({"who": "server", "action": "start", "version": __version__})
             _prepare(studies)
-            _announcing_server(log_config, f"http://{host}:{port}").run(sockets=[listener])
+            _announcing_server(log_config, exposure, port).run(sockets=[listener])
     except Timeout:
         raise RequestError("Another server already serves these studies.", "Stop it first.") from None
 
@@ -72,7 +82,7 @@ def _prepare(studies: Path) -> None:
     prepare_datastore(studies, _print_progress)
 
 
-def _announcing_server(log_config: dict[str, Any], url: str) -> uvicorn.Server:
+def _announcing_server(log_config: dict[str, Any], exposure: Exposure, port: int) -> uvicorn.Server:
     """Return a server that prints its URL once it answers, and takes its training processes with it at the end."""
     import uvicorn
 
@@ -80,7 +90,7 @@ def _announcing_server(log_config: dict[str, Any], url: str) -> uvicorn.Server:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                print(f"Serving on {url}  (stop with Ctrl+C)", flush=True)  # noqa: T201
+                print(f"Serving on {exposure.url(port)}  (stop with Ctrl+C)", flush=True)  # noqa: T201
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             from monailabel.utils.async_tasks.utils import background_processes, stop_background_task
@@ -89,16 +99,16 @@ def _announcing_server(log_config: dict[str, Any], url: str) -> uvicorn.Server:
                 stop_background_task(method)
             await super().shutdown(sockets)
 
-    return AnnouncingServer(uvicorn.Config("cfmri_server.asgi:app", log_config=log_config, access_log=False, workers=1))
-
-
-def _require_loopback(host: str) -> None:
-    if host not in _LOOPBACK:
-        raise RequestError(
-            f"Listening on {host} is refused: beyond this machine a server needs a token and TLS, "
-            "which this version does not have.",
-            "Use --host 127.0.0.1, and an SSH tunnel from elsewhere.",
-        )
+    config = uvicorn.Config(
+        "cfmri_server.asgi:app",
+        log_config=log_config,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
+        ssl_certfile=exposure.tls_certificate,
+        ssl_keyfile=exposure.tls_key,
+    )
+    return AnnouncingServer(config)
 
 
 def _require_folder(studies: Path) -> None:
@@ -109,13 +119,13 @@ def _require_folder(studies: Path) -> None:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise RequestError(f"Port {port} cannot be used: {error}.", "Choose another with --port.") from error
+        raise RequestError(f"Port {port} of {host} cannot be used: {error}.", "Choose another with --port.") from error
     return listener
 
 
@@ -127,6 +137,7 @@ def _set_environment(studies: Path, work: Path, port: int) -> None:
         "MONAI_LABEL_APP_DIR": str(APP_FOLDER),
         "MONAI_LABEL_STUDIES": str(studies),
         "MONAI_LABEL_SERVER_PORT": str(port),
+        "MONAI_LABEL_AUTH_ENABLE": "false",  # ours is in the guard; theirs refuses every token that is right
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_TRACKING_ENABLED": "false",
         "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": json.dumps({"Modality": "MR"}),
@@ -144,11 +155,16 @@ def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Serve a folder of studies with MONAI Label.")
     parser.add_argument("studies", type=Path)
-    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
-    arguments = parser.parse_args()
+    parser.add_argument("--host", default=Exposure.host)
+    for option in ("--tokens", "--tls-certificate", "--tls-key"):
+        parser.add_argument(option, type=Path)
+    parser.add_argument("--allowed-host", dest="allowed_hosts", action="append", default=[])
+    parser.add_argument("--allow-origin", dest="allowed_origins", action="append", default=[])
+    options = vars(parser.parse_args())
+    studies, port = options.pop("studies"), options.pop("port")
     try:
-        serve(arguments.studies, arguments.host, arguments.port)
+        serve(studies, Exposure(**options), port)
     except CfmriError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -156,6 +172,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Python put this file's own folder first, where `jobs.py` or `training.py` would hide modules of those names.
-    sys.path[0] = str(APP_FOLDER)
     sys.exit(main())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from starlette.responses import JSONResponse
+
 from cfmri_core.errors import CfmriError, RequestError
 
 #: Longest echo of a refused value; what a client sent is returned to it, but never megabytes of it.
@@ -27,6 +29,24 @@ class NotFoundError(FieldError):
     """A model, image, session or job of that name does not exist."""
 
     http_status = 404
+
+
+class UnauthorizedError(RequestError):
+    """The request carries no token, or one that nobody holds."""
+
+    http_status = 401
+
+
+class ForbiddenError(RequestError):
+    """The holder of the token has too small a role."""
+
+    http_status = 403
+
+
+class TokensUnusableError(CfmriError):
+    """The token file was made unreadable while the server runs; nobody is let in."""
+
+    http_status = 503
 
 
 class ClosedRouteError(RequestError):
@@ -63,12 +83,17 @@ class BusyError(CfmriError):
 
 def detail_of(error: CfmriError) -> dict[str, Any]:
     """Return the body's ``detail`` for an error."""
-    return {
+    detail = {
         "field": str(getattr(error, "field", "")),
         "value": shortened(getattr(error, "value", None)),
         "accepted": str(getattr(error, "accepted", "")),
         "message": error.message,
         "hint": error.hint,
+    }
+    # JSON from a client may hold halves of characters, which no answer can.
+    return {
+        name: value.encode(errors="replace").decode() if isinstance(value, str) else value
+        for name, value in detail.items()
     }
 
 
@@ -79,7 +104,14 @@ def body_of(error: CfmriError) -> dict[str, Any]:
 
 def headers_of(error: CfmriError) -> dict[str, str]:
     """Return the extra response headers for an error."""
+    if isinstance(error, UnauthorizedError):
+        return {"WWW-Authenticate": "Bearer"}
     return {"Retry-After": str(error.retry_after_s)} if isinstance(error, BusyError) else {}
+
+
+def response_of(error: CfmriError) -> JSONResponse:
+    """Return the answer for an error."""
+    return JSONResponse(body_of(error), error.http_status, headers_of(error))
 
 
 def shortened(value: object) -> object:

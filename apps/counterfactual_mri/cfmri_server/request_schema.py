@@ -215,6 +215,21 @@ def known_params(schema: type[Schema], request: Mapping[str, Any]) -> Schema:
     return parse_params(schema, kept, str(request.get("model", "")))
 
 
+def require_json_object(field: str, text: str) -> None:
+    """Check a form field that is kept as it is and told again: one JSON object of finite numbers and whole characters.
+
+    Raises:
+        FieldError: It is not one.
+    """
+    try:
+        given = json.loads(text or "{}")
+        json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise FieldError(f"{field} is not a JSON object.", field=field, value=text, accepted="a JSON object")
+
+
 def _object(params: str | Mapping[str, Any]) -> dict[str, Any]:
     try:
         given = json.loads(params or "{}") if isinstance(params, str) else params

@@ -44,6 +44,11 @@ class StateFolder:
         """The server's log."""
         return self.root / "logs" / "server.log"
 
+    @property
+    def audit(self) -> Path:
+        """The audit log and the key of its hashes."""
+        return self.root / "audit"
+
     def training(self, model: str) -> Path:
         """Checkpoints and TensorBoard logs of one model's training."""
         return self.root / "training" / model

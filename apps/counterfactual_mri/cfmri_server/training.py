@@ -52,7 +52,9 @@ def train_progress(model: str) -> dict[str, Any]:
 
 @router.post("/scoring/{method}", tags=["Scoring"])
 def score(method: str, params: Params = None) -> dict[str, Any]:
-    """Start a scoring method in a process of its own; as MONAI Label's route, for methods there are."""
+    """Start a scoring method in a process of its own; as MONAI Label's route, for methods there are, as they are."""
+    if params:  # MONAI Label would take folders of code from them
+        raise FieldError("Scoring takes no parameters.", field=next(iter(params)), accepted="{}")
     methods = app_instance().info()["scoring"]
     if method not in methods:
         raise NotFoundError(

@@ -36,4 +36,5 @@ class IapPredictorTask(VolumeTask[InferParams]):
         predicted = prediction.predict_acquisition(image.volume, predictor)
         progress(1, 1, "Done")
         known = image.acquisition.known()
-        return Inference(None, {"predicted": predicted, "header": known or None})
+        model = {"kind": self.kind, "sha256": predictor.sha256}
+        return Inference(None, {"predicted": predicted, "header": known or None, "model": model})

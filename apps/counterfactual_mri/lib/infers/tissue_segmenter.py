@@ -50,4 +50,6 @@ class TissueSegmenterTask(VolumeTask[InferParams]):
         progress(0, 1, "Segmenting")
         labels = segmentation.segment_volume(image.volume, segmenter)
         progress(1, 1, "Done")
-        return Inference(labels, {"labels": dict(self.labels), "volumes_ml": segmentation.volumes_ml(labels)})
+        model = {"kind": self.kind, "sha256": segmenter.sha256}
+        volumes_ml = segmentation.volumes_ml(labels)
+        return Inference(labels, {"labels": dict(self.labels), "volumes_ml": volumes_ml, "model": model})

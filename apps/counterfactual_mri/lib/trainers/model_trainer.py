@@ -8,6 +8,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from cfmri_server.audit import AuditLog
 from cfmri_server.parameters import TRAIN_OPTIONS, PublishedParameter, published
 from cfmri_server.request_schema import TrainParams, known_params
 from cfmri_server.served_models import ServedModels
@@ -76,6 +77,14 @@ class ModelTrainer(TrainTask, Generic[Params]):
         goes_on = params.start == "current" and self.models.store.has(self.kind)
         return self.models.store.folder(self.kind) if goes_on else None
 
+    def _write_audit(self) -> None:
+        published = {
+            "model": self.model,
+            "kind": self.kind,
+            "sha256": self.models.store.description(self.kind)["sha256"],
+        }
+        AuditLog(self.models.state.audit).append({"who": "training", "action": "publish model", "published": published})
+
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train, publish and return the final progress.
 
@@ -90,6 +99,7 @@ class ModelTrainer(TrainTask, Generic[Params]):
         try:
             trained = self.train(data, output, epochs * STEPS_PER_EPOCH, params, resolved_device(params.device), report)
             self.models.store.publish(self.kind, trained)
+            self._write_audit()
         except CfmriError as error:
             report.end("failed", str(error))
             logger.error("Training failed: %s", type(error).__name__)
