@@ -1,4 +1,4 @@
-# `make demo`, `make test`, `make serve`. They need Python 3.11, pip, make and git; everything else goes into .venv.
+# `make demo`, `make test`, `make serve`, `make soak`. They need Python 3.11, pip, make and git; everything else goes into .venv.
 #
 # On a Linux machine whose package index offers the CUDA build of torch first, 4 GB are saved by
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -11,7 +11,7 @@ DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dico
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test lint evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
+.PHONY: demo serve test soak lint evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
 	studies/evaluation segmentation-study demo-weights debian-packages clean
 
 demo: .venv/.runtime
@@ -25,6 +25,10 @@ test: debian-packages lint
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# What must not break, at full size; writes results/soak/*.json. The normal suite runs a slice of each.
+soak: .venv/.test
+	$(BIN)/python -m pytest tests/robustness --soak --timeout 7200
 
 lint: .venv/.test
 	$(BIN)/ruff check .
