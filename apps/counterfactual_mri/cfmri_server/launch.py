@@ -73,11 +73,14 @@ def _prepare(studies: Path) -> None:
 
 
 def _announcing_server(log_config: dict[str, Any], url: str) -> uvicorn.Server:
-    """Return a server that prints its URL once it answers, and takes its training processes with it at the end."""
+    """Return a server that prints its URL once it answers, and takes its jobs and trainings with it at the end."""
     import uvicorn
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            from cfmri_server.inference import job_queue
+
+            job_queue()
             await super().startup(sockets)
             if self.started:
                 print(f"Serving on {url}  (stop with Ctrl+C)", flush=True)  # noqa: T201
@@ -85,6 +88,9 @@ def _announcing_server(log_config: dict[str, Any], url: str) -> uvicorn.Server:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             from monailabel.utils.async_tasks.utils import background_processes, stop_background_task
 
+            from cfmri_server.inference import job_queue
+
+            job_queue().close()
             for method in [name for name, running in background_processes.items() if running]:
                 stop_background_task(method)
             await super().shutdown(sockets)
