@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -84,8 +83,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_caches() -> None:
-    """Give back what is held for later use only."""
-    gc.collect()
+    """Give back what a GPU's allocator holds for later use only."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 

@@ -362,8 +362,9 @@ def test_finished_jobs_outlive_the_queue_and_the_rest_is_removed(tmp_path):
 
     def work(folder, progress):
         progress(3, 3, "on")
-        (folder / "image.nii").write_bytes(b"result")
-        return Outcome(folder / "image.nii", {"volumes_ml": {"fat": 1.5}})
+        for name in ("image.nii", "map.nii"):
+            (folder / name).write_text(name)
+        return Outcome(folder / "image.nii", {"volumes_ml": {"fat": 1.5}}, {"map": folder / "map.nii"})
 
     def fails(folder, progress):
         raise GeometryError("The slices are not parallel.", "Give one stack.")
@@ -376,11 +377,14 @@ def test_finished_jobs_outlive_the_queue_and_the_rest_is_removed(tmp_path):
     later = JobQueue(tmp_path)
     again = later.get(done.id)
     assert again.status() == done.status()
-    assert again.outcome.image.read_bytes() == b"result"
-    assert again.outcome.report == {"volumes_ml": {"fat": 1.5}}
+    assert {name: path.read_text() for name, path in again.outcome.images().items()} == {
+        "image": "image.nii",
+        "map": "map.nii",
+    }
+    assert again.outcome == done.outcome
     assert later.get(failed.id).status() == failed.status()
     assert {path.name for path in tmp_path.iterdir()} == {done.id, failed.id}
-    assert {path.name for path in done.folder.iterdir()} == {"job.json", "image.nii"}
+    assert {path.name for path in done.folder.iterdir()} == {"job.json", "image.nii", "map.nii"}
     assert JobQueue(tmp_path, keep=0).forget_old() is None
     assert list(tmp_path.iterdir()) == []
 

@@ -13,11 +13,12 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
@@ -46,6 +47,7 @@ _LOOK_EVERY_S = 0.5
 _SWEEP_EVERY_S = 60.0
 
 _CHUNK_BYTES = 2**20
+_BINARY = "application/octet-stream"
 
 Result = TypeVar("Result")
 
@@ -233,21 +235,24 @@ def _response(job: Job, output: Output) -> Response:
         raise FieldError(f"{job.model} gives no image.", field="output", value="image", accepted="all, json")
     if output is Output.JSON or outcome.image is None:
         return JSONResponse(outcome.report)
-    try:
-        image = outcome.image.open("rb")
-    except FileNotFoundError:
-        raise NotFoundError("The result was dropped.", field="id", value=job.id) from None
+    with ExitStack() as opened:
+        try:
+            images = {name: opened.enter_context(path.open("rb")) for name, path in outcome.images().items()}
+        except FileNotFoundError:
+            raise NotFoundError("The result was dropped.", field="id", value=job.id) from None
+        still_open = opened.pop_all()
     if output is Output.IMAGE:
-        size_bytes = os.fstat(image.fileno()).st_size
-        return _streamed(image, image.read, size_bytes, "application/octet-stream")
+        image = images["image"]
+        return _streamed(still_open, image.read, os.fstat(image.fileno()).st_size, _BINARY)
     report = (None, json.dumps(outcome.report), "application/json")
-    body = MultipartEncoder({"params": report, "image": (outcome.image.name, image, "application/octet-stream")})
-    return _streamed(image, body.read, body.len, body.content_type)
+    files = {name: (path.name, images[name], _BINARY) for name, path in outcome.images().items()}
+    body = MultipartEncoder({"params": report, **files})
+    return _streamed(still_open, body.read, body.len, body.content_type)
 
 
-def _streamed(image: BinaryIO, read: Callable[[int], bytes], size_bytes: int, media_type: str) -> StreamingResponse:
+def _streamed(opened: ExitStack, read: Callable[[int], bytes], size_bytes: int, media_type: str) -> StreamingResponse:
     def pieces() -> Iterator[bytes]:
-        with image:
+        with opened:
             while piece := read(_CHUNK_BYTES):
                 yield piece
 

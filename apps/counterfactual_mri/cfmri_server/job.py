@@ -9,6 +9,7 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,10 +39,16 @@ class Outcome:
     Attributes:
         image: Result image inside the job's folder, or ``None``.
         report: The JSON part of the answer.
+        further: Images beside the result, by the name of their part of the answer.
     """
 
     image: Path | None
     report: dict[str, Any]
+    further: Mapping[str, Path] = field(default_factory=dict)
+
+    def images(self) -> dict[str, Path]:
+        """Return all images by the name of their part of the answer."""
+        return {} if self.image is None else {"image": self.image, **self.further}
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,8 @@ class Job:
         record: dict[str, Any] = {name: getattr(self, name) for name in ("model", "step", "steps", "message")}
         record |= {"state": state, "elapsed_s": self.elapsed_s, "ended_at": self.ended_at, "failure": self.failure}
         if self.outcome is not None:
-            record |= {"image": self.outcome.image and self.outcome.image.name, "report": self.outcome.report}
+            images = {name: path.name for name, path in self.outcome.images().items()}
+            record |= {"images": images, "report": self.outcome.report}
         write_text(self.folder / _RECORD, json_text(record, indent=None))
 
     @classmethod
@@ -179,21 +187,21 @@ class Job:
         job.state = record["state"]
         job.failure = Failure(**record["failure"]) if record["failure"] else None
         if job.state == DONE:
-            image = folder / Path(record["image"]).name if record["image"] else None
-            if image is not None and not image.is_file():
-                raise FileNotFoundError(image)
-            job.outcome = Outcome(image, record["report"])
+            images = {name: folder / Path(written).name for name, written in record["images"].items()}
+            if not all(image.is_file() for image in images.values()):
+                raise FileNotFoundError
+            job.outcome = Outcome(images.pop("image", None), record["report"], images)
         if not job.is_final:
             raise ValueError(job.state)
         job.finished.set_result(None)
         return job
 
     def _drop_files(self) -> None:
-        """Remove the upload and whatever else is neither the result nor the record; count what is left."""
-        image = self.outcome.image if self.outcome else None
+        """Remove the upload and whatever else is neither result nor record; count what is left."""
+        images = self.outcome.images().values() if self.outcome else ()
         self.stored_bytes = 0
         for path in self.folder.iterdir():
-            if path.name == _RECORD or path == image:
+            if path.name == _RECORD or path in images:
                 self.stored_bytes += path.stat().st_size
             elif path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

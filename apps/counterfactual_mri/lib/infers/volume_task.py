@@ -10,8 +10,8 @@ import contextlib
 import re
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -39,10 +39,12 @@ class Inference:
     Attributes:
         volume: Result image, or ``None`` where the answer is JSON only.
         report: The JSON part.
+        further: Images beside the result, by the name of their part of the answer.
     """
 
     volume: Volume | None
     report: dict[str, Any]
+    further: Mapping[str, Volume] = field(default_factory=dict)
 
 
 class VolumeTask(InferTask, Generic[Params]):
@@ -77,10 +79,12 @@ class VolumeTask(InferTask, Generic[Params]):
         result = self.infer(image, params, self.device(params), progress)
         if result.volume is None:
             return Outcome(None, plain(result.report))
-        written = folder / f"image{params.result_extension}"
+        paths = {}
         with _nameless(folder):
-            write_image(written, result.volume)
-        return Outcome(written, plain(result.report))
+            for name, volume in {"image": result.volume, **result.further}.items():
+                paths[name] = folder / f"{name}{params.result_extension}"
+                write_image(paths[name], volume)
+        return Outcome(paths.pop("image"), plain(result.report), paths)
 
     def device(self, params: Params) -> str:
         """Return the device that a request is run on, a GPU by its number.
