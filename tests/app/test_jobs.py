@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import threading
 import time
 
 import httpx
 import pytest
-from cfmri_server import jobs
+from cfmri_server import inference, jobs
 from cfmri_server.job import Outcome, StoppedError
 from cfmri_server.jobs import JobQueue
 from cfmri_server.problem import BusyError, NotFoundError
@@ -97,7 +98,47 @@ def test_a_failed_job_says_why(server):
     refusal(server.http.get(f"/jobs/{job_id}/result"), 422)
 
 
+def test_what_a_job_leaves_names_neither_image_nor_file(server):
+    content = (server.studies / ".monailabel/datastore/sub-0001.nii.gz").read_bytes()
+    server.http.put("/datastore/image?image=Doe-John", files={"file": ("x.nii.gz", content)})
+    for state, options in {
+        "done": {"params": {"image": "Doe-John"}},
+        "failed": {"files": {"file": ("Doe-John.nii.gz", b"no image")}},
+    }.items():
+        job_id = server.http.post("/jobs/tissue_segmenter", **options).json()["id"]
+        status = wait_for_job(server.http, job_id, state)
+        folder = server.studies / ".monailabel/jobs" / job_id
+        left = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert set(left) == ({"job.json", "image.nii.gz"} if state == "done" else {"job.json"})
+        assert b"Doe-John" not in left["job.json"]
+        assert str(server.studies) not in left["job.json"].decode() + str(status)
+        server.http.delete(f"/jobs/{job_id}")
+    server.http.delete("/datastore/image?id=Doe-John")
+
+
+def test_a_result_dropped_while_it_is_sent_arrives_whole(tmp_path):
+    queue, content = JobQueue(tmp_path), bytes(range(256)) * 2**14
+
+    def work(folder, progress):
+        (folder / "image.nii").write_bytes(content)
+        return Outcome(folder / "image.nii", {})
+
+    job = run(queue, work)
+    job.finished.result(10)
+    answer = inference.response(job, inference.Output.IMAGE)
+    queue.forget(job)
+    assert not job.folder.exists()
+
+    async def received():
+        return b"".join([piece async for piece in answer.body_iterator])
+
+    assert asyncio.run(received()) == content
+    with pytest.raises(NotFoundError):
+        inference.response(job, inference.Output.ALL)
+
+
 def test_jobs_are_checked_before_they_are_queued(server):
+    refusal(server.http.post("/jobs/iap_predictor?image=sub-0001", data=form(device="cuda:99")), 422)
     refusal(server.http.post("/jobs/counterfactual?image=sub-0001", data=form(echo_time_ms=-1)), 422)
     refusal(server.http.post("/jobs/counterfactual?image=sub-9999"), 404)
     refusal(server.http.post("/jobs/nothing?image=sub-0001"), 404)

@@ -1,14 +1,15 @@
 """Clients in a process of their own, so that what is measured is the server and not whoever measures.
 
 ``load.py URL`` reads a JSON object from standard input: ``clients``, ``requests`` per client, ``seed``, ``route``
-(``infer`` or ``jobs``) and ``cases``, each with the URL's rest, the form and the digest of the right answer. It
-prints what the clients met. ``load.py URL --probe`` asks `/healthz` and `/info/` in turn until standard input is
-closed, and prints how long each took.
+(``infer`` or ``jobs``) and ``cases``, each with the URL's rest, the form, the digest of the right answer and how
+often it is drawn. It prints what the clients met. ``load.py URL --probe`` asks `/healthz` and `/info/` in turn until
+standard input is closed, and prints how long each took.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -52,7 +53,8 @@ class Clients:
     def __init__(self, url: str, asked: dict[str, Any]) -> None:
         self.url, self.asked = url, asked
         self.statuses: Counter[str] = Counter()
-        self.wrong = self.abandoned = 0
+        self.wrong: list[str] = []
+        self.abandoned = 0
         self.took_s: list[float] = []
 
     async def run(self) -> dict[str, Any]:
@@ -71,22 +73,23 @@ class Clients:
 
     async def _client(self, number: int) -> None:
         draw = random.Random(f"{self.asked['seed']} {number}")
+        cases = self.asked["cases"]
+        weights = [case["weight"] for case in cases]
         for _ in range(self.asked["requests"]):
-            case = draw.choice(self.asked["cases"])
+            (case,) = draw.choices(cases, weights)
             if self.asked["route"] == "jobs":
                 answer = await self._job(case, draw)
             else:
                 if draw.random() < ABANDONED_SHARE:
                     await self._abandon(case)
                 answer = await self._admitted("/infer/", case, draw)
-            self.wrong += answer is None or answer.status_code != 200 or digest(answer) != case["digest"]
+            if answer is None or answer.status_code != 200 or digest(answer) != case["digest"]:
+                self.wrong.append(case["path"])
 
     async def _abandon(self, case: dict[str, Any]) -> None:
         self.abandoned += 1
-        try:
+        with contextlib.suppress(httpx.TimeoutException):
             await self.http.post(f"/infer/{case['path']}", data=case["form"], timeout=0.05)
-        except httpx.TimeoutException:
-            pass
 
     async def _admitted(self, route: str, case: dict[str, Any], draw: random.Random) -> httpx.Response:
         """Ask until the server has room, as often as it says that one may."""
@@ -137,7 +140,6 @@ def spread(times_s: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    answer = (
-        probe(sys.argv[1]) if "--probe" in sys.argv else asyncio.run(Clients(sys.argv[1], json.load(sys.stdin)).run())
-    )
-    print(json.dumps(answer))
+    url = sys.argv[1]
+    found = probe(url) if "--probe" in sys.argv else asyncio.run(Clients(url, json.load(sys.stdin)).run())
+    sys.stdout.write(json.dumps(found))

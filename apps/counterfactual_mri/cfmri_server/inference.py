@@ -121,7 +121,7 @@ async def infer(request: Request, model: str, given: RequestInput, output: str =
             await asyncio.wait([finished], timeout=_LOOK_EVERY_S)
             if not finished.done() and await request.is_disconnected():
                 await _threaded(job_queue().cancel, job)
-        return await _threaded(_response, job, wanted)
+        return await _threaded(response, job, wanted)
     finally:
         await _threaded(job_queue().forget, job)
 
@@ -141,7 +141,7 @@ async def job_status(job_id: str) -> dict[str, Any]:
 @router.get("/jobs/{job_id}/result", tags=["Jobs"])
 async def job_result(job_id: str) -> Response:
     """Return what the job computed, as ``/infer`` does."""
-    return await _threaded(_response, job_queue().get(job_id), Output.ALL)
+    return await _threaded(response, job_queue().get(job_id), Output.ALL)
 
 
 @router.delete("/jobs/{job_id}", tags=["Jobs"])
@@ -218,7 +218,7 @@ def _output(output: str) -> Output:
         ) from None  # fmt: skip
 
 
-def _response(job: Job, output: Output) -> Response:
+def response(job: Job, output: Output) -> Response:
     """Build the answer from a finished job, or raise why there is none.
 
     The image is opened here and sent piece by piece, so a result that is dropped meanwhile still arrives whole,
