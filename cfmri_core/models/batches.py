@@ -83,9 +83,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_caches() -> None:
-    """Give back what a GPU's allocator holds for later use only."""
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    """Give back what a GPU's allocator holds for later use only; does nothing where no GPU is in use."""
+    torch.cuda.empty_cache()
 
 
 def _too_little_memory(slices: Tensor, batch: int, halvings: int) -> ResourceError:

@@ -28,9 +28,9 @@ def segment_volume(volume: Volume, segmenter: Segmenter, *, progress: Progress =
 
     def label(batch: Batch) -> NDArray[np.uint8]:
         logits = segmenter.logits(images[batch.rows].to(segmenter.device))
-        labels = stack.at_native_size(torch.softmax(logits, dim=1)).argmax(axis=1).astype(np.uint8)
+        probabilities = stack.at_native_size(torch.softmax(logits, dim=1))
         progress(batch.rows.stop, len(images), "segmenting")
-        return labels
+        return np.asarray(probabilities.argmax(axis=1), dtype=np.uint8)
 
     with torch.inference_mode():
         labels = in_batches(label, images)

@@ -316,7 +316,7 @@ def test_a_job_cancelled_while_it_starts_is_ended_once_and_leaves_nothing(tmp_pa
         (folder / "image.nii").write_bytes(b"0")
         return Outcome(folder / "image.nii", {})
 
-    for round_number in range(100):
+    for round_number in range(40):
         job = queue.open("m")
         threads = [
             threading.Thread(target=function, args=(job,))

@@ -57,7 +57,7 @@ def require_taken_up(http: httpx.Client, jobs: Path, done: str, result: str, unf
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_finished_jobs_outlive_the_server_and_others_are_said_to_have_failed(
-    how, soak, server, models, studies, tmp_path, record_result
+    how, soak, server, models, tmp_path, record_result
 ):
     if not soak:
         pytest.skip(
