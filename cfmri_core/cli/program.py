@@ -115,10 +115,12 @@ def _known(error: BaseException) -> CfmriError:
         return error
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Cancelled("Cancelled.")
-    if isinstance(error, MemoryError):
-        return ResourceError("Not enough memory.", "Edit fewer slices at a time with --slices.")
     if isinstance(error, OSError):
         return ResourceError(f"{error}.", "Check the path, its permissions and free space.")
+    from cfmri_core.models.batches import is_out_of_memory  # brings torch along
+
+    if is_out_of_memory(error):
+        return ResourceError("Not enough memory.", "Edit fewer slices at a time with --slices.")
     return CfmriError(
         f"Unexpected {type(error).__name__}: {error}.", f"Add {_DEBUG} to the command for the traceback, and report it."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 (the customary name)
 from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
+from cfmri_core.models.batches import Result, in_batches
 from cfmri_core.models.calibration import Calibration
 from cfmri_core.models.conditioning import ATTRIBUTES, CATEGORICAL, ConditionSpec
 from cfmri_core.models.network_model import NetworkModel, preset_of
@@ -175,33 +176,40 @@ class IapPredictor(NetworkModel):
                 total = total + factors.get(name, 1.0) * F.mse_loss(output[:, 0], target[:, -1])
         return total
 
-    @torch.no_grad()
-    def slice_outputs(self, images: Tensor, batch_size: int = 64) -> dict[str, Tensor]:
+    def slice_outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Run the network on the slices of one volume.
 
         Args:
             images: All slices of the volume in order, normalised intensity, float32, shape ``(slices, 1, rows, cols)``.
-            batch_size: Slices per pass.
 
         Returns:
             As `outputs`, one row per slice, on the CPU.
         """
+        passes = self.over_slices(self.outputs, images)
+        return {name: torch.cat([one[name].cpu() for one in passes]) for name in ATTRIBUTES}
+
+    @torch.no_grad()
+    def over_slices(self, run: Callable[[Tensor], Result], images: Tensor) -> list[Result]:
+        """Run something on the slices of one volume with their neighbours, batch by batch, see `in_batches`.
+
+        Args:
+            run: Called with slices as `outputs` is.
+            images: As in `slice_outputs`.
+        """
         self.network.eval()
         index = neighbours(torch.zeros(len(images), dtype=torch.long), self.config.input_slices)
-        passes = [self.outputs(images[rows, 0].to(self.device)) for rows in torch.split(index, batch_size)]
-        return {name: torch.cat([one[name] for one in passes]).cpu() for name in ATTRIBUTES}
+        return in_batches(lambda batch: run(images[index[batch.rows], 0].to(self.device)), images)
 
-    def predict(self, images: Tensor, batch_size: int = 64) -> dict[str, dict[str, Any]]:
+    def predict(self, images: Tensor) -> dict[str, dict[str, Any]]:
         """Predict the parameters of one volume from its slices.
 
         Args:
             images: As in `slice_outputs`.
-            batch_size: Slices per pass.
 
         Returns:
             See `summary`.
         """
-        return self.summary(volume_outputs(self.slice_outputs(images, batch_size)))
+        return self.summary(volume_outputs(self.slice_outputs(images)))
 
     def summary(self, outputs: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
         """Express the raw answers for one volume (or slice) in categories and units.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cfmri_core.errors import CheckpointError, ModelOutputError
+from cfmri_core.models.batches import is_out_of_memory
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.segmenter import LABELS, Segmenter, SegmenterConfig
 
@@ -73,6 +74,8 @@ class ScriptedSegmenter(Segmenter):
         try:
             output = self.network(images)
         except (RuntimeError, torch.jit.Error) as error:
+            if is_out_of_memory(error):
+                raise
             raise ModelOutputError(
                 f"The TorchScript segmenter fails on slices of shape {tuple(images.shape)}.", "Check its --image-size."
             ) from error

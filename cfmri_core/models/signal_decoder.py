@@ -79,6 +79,14 @@ class PseudoMaps:
         """Put batches below each other."""
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
+    def rows(self, index: slice) -> PseudoMaps:
+        """Choose slices."""
+        return PseudoMaps(**{name: value[index] for name, value in vars(self).items()})
+
+    def to(self, device: torch.device | str) -> PseudoMaps:
+        """Move to a device."""
+        return PseudoMaps(**{name: value.to(device) for name, value in vars(self).items()})
+
     def repeated(self, times: int) -> PseudoMaps:
         """Return each slice so many times in a row."""
         return PseudoMaps(**{name: value.repeat_interleave(times, dim=0) for name, value in vars(self).items()})

@@ -11,14 +11,13 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.diffusion.sampling import Callback, edit_friendly, independent_noise, paper_edit, shared_noise
 from cfmri_core.diffusion.schedule import index_grid
 from cfmri_core.errors import RequestError
+from cfmri_core.models.batches import Batch, in_batches
 from cfmri_core.models.direct_editor import STEADYING, DirectEditor, with_neighbours
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.signal_decoder import PseudoMaps
 from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest
 from cfmri_core.progress import Progress, silent
 
-#: Slices edited together: bounds memory.
-BATCH = 16
 #: Normalised intensity from which noise is measured: less is air or nearly.
 _TISSUE_INTENSITY = 0.3
 
@@ -87,20 +86,15 @@ def _edit_directly(
 ) -> Tensor:
     if torch.equal(*map(editor.spec.encode, (factual, requested))) and request.keeps_unexplained:
         return images.clone()
-    batches = torch.split(with_neighbours(images), BATCH)
-    read = []
     with torch.inference_mode():
-        for batch in batches:
-            read.append(editor.maps(batch.to(editor.device), [factual]))
-            progress(len(read), len(batches) + 1, "reading maps")
-        maps = PseudoMaps.joined(read).steadied(torch.tensor(STEADYING))
+        maps = _read_maps(images, factual, editor, progress).steadied(torch.tensor(STEADYING))
         before, after = factual.slice_thickness_mm, requested.slice_thickness_mm
         thick = maps
         if before is not None and after is not None:
             thick = maps.with_thickness(before, after, placement.slice_distance_mm)
-        edited = editor.images(thick, [requested]).cpu()
+        edited = _shown(thick, requested, editor)
         if request.noise_used != "remove":
-            shown = editor.images(maps, [factual]).cpu()
+            shown = _shown(maps, factual, editor)
             # What the maps do not explain, noise above all.
             rest = images - shown
             ratio = 1.0 if request.noise_used == "keep" else editor.noise_ratio(factual, requested)
@@ -109,8 +103,27 @@ def _edit_directly(
             else:
                 level = ratio * _noise_level(rest, shown)
                 edited = _with_noise(edited, level, request.seed, placement.first_slice)
-    progress(len(batches) + 1, len(batches) + 1, "showing them under the requested protocol")
+    progress(len(images) + 1, len(images) + 1, "showing them under the requested protocol")
     return edited
+
+
+def _read_maps(images: Tensor, factual: AcquisitionParameters, editor: DirectEditor, progress: Progress) -> PseudoMaps:
+    """Read the maps of one volume; they are kept off the device, where only one batch of slices has to fit."""
+    seen = with_neighbours(images)
+
+    def read(batch: Batch) -> PseudoMaps:
+        maps = editor.maps(seen[batch.rows].to(editor.device), [factual]).to("cpu")
+        progress(batch.rows.stop, len(images) + 1, "reading maps")
+        return maps
+
+    return PseudoMaps.joined(in_batches(read, images))
+
+
+def _shown(maps: PseudoMaps, parameters: AcquisitionParameters, editor: DirectEditor) -> Tensor:
+    def show(batch: Batch) -> Tensor:
+        return editor.images(maps.rows(batch.rows).to(editor.device), [parameters]).cpu()
+
+    return torch.cat(in_batches(show, maps.water))
 
 
 def _noise_level(rest: Tensor, shown: Tensor) -> float:
@@ -144,18 +157,19 @@ class _Run:
     def in_batches(
         self, images: Tensor, source: Tensor, target: Tensor, first_slice: int, progress: Progress
     ) -> Tensor:
-        scale, batches, edited = self.editor.normalisation, torch.split(images, BATCH), []
-        for number, batch in enumerate(batches):
+        scale = self.editor.normalisation
 
-            def report(step: int, total: int, done: int = number) -> None:
-                progress(done * total + step, len(batches) * total, "editing")
+        def edit(batch: Batch) -> Tensor:
+            def report(step: int, total: int) -> None:
+                progress(batch.number * total + step, batch.count * total, "editing")
 
-            start = first_slice + number * BATCH
-            with torch.inference_mode():
-                x0 = scale.to_network(batch).to(self.editor.device)
-                result = self.edit(x0, source, target, range(start, start + len(batch)), report)
-            edited.append(scale.from_network(result.cpu(), batch))
-        return torch.cat(edited)
+            seen = images[batch.rows]
+            numbers = range(first_slice + batch.rows.start, first_slice + batch.rows.stop)
+            result = self.edit(scale.to_network(seen).to(self.editor.device), source, target, numbers, report)
+            return scale.from_network(result.cpu(), seen)
+
+        with torch.inference_mode():
+            return torch.cat(in_batches(edit, images))
 
     def edit(self, x0: Tensor, source: Tensor, target: Tensor, numbers: range, callback: Callback) -> Tensor:
         rows, columns = x0.shape[2:]

@@ -6,6 +6,7 @@ believe them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -186,12 +187,21 @@ def trunk_features(images: Tensor, predictor: IapPredictor) -> Tensor:
     """Return what the predictor's last linear layer sees, shape ``(slices, channels)``, whatever its trunk is."""
     last = [module for module in predictor.network.modules() if isinstance(module, nn.Linear)][-1]
     seen: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float().cpu()))
+    here = threading.get_ident()
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if threading.get_ident() == here:  # a server runs the same network in other threads
+            seen[:] = [inputs[0].detach().float().cpu()]
+
+    def features(batch: Tensor) -> Tensor:
+        predictor.outputs(batch)
+        return seen.pop()
+
+    hook = last.register_forward_pre_hook(keep)
     try:
-        predictor.slice_outputs(images)
+        return torch.cat(predictor.over_slices(features, images))
     finally:
         hook.remove()
-    return torch.cat(seen)
 
 
 _SHARES = (INSIDE_SHARE, MARGINAL_SHARE)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from cfmri_core.models.batches import Batch, in_batches
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import normalised_images
@@ -12,7 +14,6 @@ from cfmri_core.volume import Volume
 
 #: Label values and their names.
 TISSUE_LABELS = {0: "background", 1: "fat", 2: "fibroglandular tissue"}
-_BATCH = 16
 
 
 def segment_volume(volume: Volume, segmenter: Segmenter, *, progress: Progress = silent) -> Volume:
@@ -24,12 +25,15 @@ def segment_volume(volume: Volume, segmenter: Segmenter, *, progress: Progress =
         Labels, uint8, same grid.
     """
     images, stack, _ = normalised_images(volume, segmenter.image_size, segmenter.config.keeps_aspect)
-    labels = []
+
+    def label(batch: Batch) -> NDArray[np.uint8]:
+        logits = segmenter.logits(images[batch.rows].to(segmenter.device))
+        probabilities = stack.at_native_size(torch.softmax(logits, dim=1))
+        progress(batch.rows.stop, len(images), "segmenting")
+        return np.asarray(probabilities.argmax(axis=1), dtype=np.uint8)
+
     with torch.inference_mode():
-        for start in range(0, len(images), _BATCH):
-            logits = segmenter.logits(images[start : start + _BATCH].to(segmenter.device))
-            labels.append(stack.at_native_size(torch.softmax(logits, dim=1)).argmax(axis=1).astype(np.uint8))
-            progress(min(start + _BATCH, len(images)), len(images), "segmenting")
+        labels = in_batches(label, images)
     return volume.with_voxels(stack.voxels(np.concatenate(labels)))
 
 

@@ -80,6 +80,7 @@ def test_a_wrong_call_gives_one_line_on_standard_error(cfmri, arguments, words):
         (Cancelled("Cancelled."), 130, "cfmri: Cancelled."),
         (KeyboardInterrupt(), 130, "cfmri: Cancelled."),
         (MemoryError(), ResourceError.exit_code, "Not enough memory"),
+        (RuntimeError("CUDA out of memory."), ResourceError.exit_code, "Not enough memory"),
         (PermissionError(13, "Permission denied", "x"), ResourceError.exit_code, "Permission denied"),
         (ValueError("two\nlines"), 1, "Unexpected ValueError: two lines. Add --debug"),
     ],

@@ -1,32 +1,40 @@
 """Inference over HTTP: ``/infer`` as MONAI Label's clients know it, and ``/jobs`` with progress and cancel.
 
-Both put the work into one queue, so an inference never blocks the event loop nor another model.
+Both put the work into one queue, so an inference never blocks the event loop nor another model. What reads or
+writes files for a request runs in a few threads of its own: many clients with large images then wait for each
+other, and ``/info/`` for none of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
-from fastapi.responses import JSONResponse, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
-from starlette.concurrency import run_in_threadpool
 
 from cfmri_core.errors import Cancelled, CfmriError
 from cfmri_core.progress import Progress
 from cfmri_server.audit_trail import later, noted
 from cfmri_server.identifiers import require_image_extension, require_session_id
-from cfmri_server.jobs import CANCELLED, DONE, FAILED, Job, JobQueue, Outcome
+from cfmri_server.job import CANCELLED, Job, Outcome
+from cfmri_server.jobs import JobQueue
 from cfmri_server.problem import FieldError, NotFoundError, NotReadyError
 from cfmri_server.request_schema import parse_params
 from cfmri_server.state import StateFolder
@@ -35,6 +43,20 @@ router = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USE
 
 #: How often a waiting ``/infer`` looks whether its client is still there, in seconds.
 _LOOK_EVERY_S = 0.5
+
+#: How often results that are too old are looked for, in seconds.
+_SWEEP_EVERY_S = 60.0
+
+_CHUNK_BYTES = 2**20
+_BINARY = "application/octet-stream"
+
+Result = TypeVar("Result")
+
+_file_threads, _info_threads = CapacityLimiter(8), CapacityLimiter(2)
+
+
+async def _threaded(function: Callable[..., Result], *arguments: Any, limiter: CapacityLimiter | None = None) -> Result:
+    return await to_thread.run_sync(function, *arguments, limiter=limiter or _file_threads)
 
 
 class Output(StrEnum):
@@ -62,7 +84,7 @@ class Input:
     file: UploadFile | None
 
 
-def request_input(
+async def request_input(
     image: str = "",
     session_id: str = "",
     params: Annotated[str, Form()] = "{}",
@@ -77,30 +99,39 @@ RequestInput = Annotated[Input, Depends(request_input)]
 
 @lru_cache(maxsize=1)
 def job_queue() -> JobQueue:
-    """Return the process's queue."""
-    return JobQueue(StateFolder.of(Path(settings.MONAI_LABEL_STUDIES)).work / "jobs")
+    """Return the process's queue; the first call takes up what an earlier server finished."""
+    queue = JobQueue(StateFolder.of(Path(settings.MONAI_LABEL_STUDIES)).jobs)
+    threading.Thread(target=queue.watch_age, args=(_SWEEP_EVERY_S,), name="job-age", daemon=True).start()
+    return queue
+
+
+@router.get("/info/", tags=["App"])
+async def info() -> Response:
+    """Tell what the server offers; as MONAI Label's route, but off the event loop."""
+    return await _threaded(lambda: JSONResponse(jsonable_encoder(app_instance().info())), limiter=_info_threads)
 
 
 @router.post("/infer/{model}", tags=["Infer"])
 async def infer(request: Request, model: str, given: RequestInput, output: str = "all") -> Response:
     """Run an inference and wait for it; a client that goes away cancels it."""
     wanted = _output(output)
-    job = await run_in_threadpool(submit, model, given)
+    job = await _threaded(partial(submit, model, given, is_lasting=False))
+    finished = asyncio.wrap_future(job.finished)
     try:
-        while not job.finished.done():
-            await asyncio.wait([asyncio.wrap_future(job.finished)], timeout=_LOOK_EVERY_S)
-            if await request.is_disconnected():
-                job_queue().cancel(job)
-        return await run_in_threadpool(_response, job, wanted)
+        while not finished.done():
+            await asyncio.wait([finished], timeout=_LOOK_EVERY_S)
+            if not finished.done() and await request.is_disconnected():
+                await _threaded(job_queue().cancel, job)
+        return await _threaded(response, job, wanted)
     finally:
         noted(request.scope)["ran"] = _ran(job)
-        await run_in_threadpool(job_queue().forget, job)
+        await _threaded(job_queue().forget, job)
 
 
 @router.post("/jobs/{model}", tags=["Jobs"], status_code=202)
-def create_job(request: Request, model: str, given: RequestInput) -> dict[str, str]:
+async def create_job(request: Request, model: str, given: RequestInput) -> dict[str, str]:
     """Queue an inference; it goes on without its client."""
-    job = submit(model, given)
+    job = await _threaded(submit, model, given)
     noted(request.scope)["job"] = job.id
     write = later(request.scope)
     job.finished.add_done_callback(lambda _: write({"action": "end job", "job": job.id, "ran": _ran(job)}))
@@ -114,26 +145,28 @@ async def job_status(job_id: str) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job_id}/result", tags=["Jobs"])
-def job_result(request: Request, job_id: str) -> Response:
+async def job_result(request: Request, job_id: str) -> Response:
     """Return what the job computed, as ``/infer`` does."""
     job = job_queue().get(job_id)
     noted(request.scope)["ran"] = _ran(job)
-    return _response(job, Output.ALL)
+    return await _threaded(response, job, Output.ALL)
 
 
 @router.delete("/jobs/{job_id}", tags=["Jobs"])
-def delete_job(job_id: str) -> dict[str, Any]:
+async def delete_job(job_id: str) -> dict[str, Any]:
     """Cancel a job that waits or runs; drop one that is finished."""
     job = job_queue().get(job_id)
-    if job.is_final:
-        job_queue().forget(job)
-    else:
-        job_queue().cancel(job)
+    await _threaded(job_queue().forget if job.is_final else job_queue().cancel, job)
     return job.status()
 
 
-def submit(model: str, given: Input) -> Job:
+def submit(model: str, given: Input, *, is_lasting: bool = True) -> Job:
     """Check a request and queue it.
+
+    Args:
+        model: Name of the model.
+        given: The request.
+        is_lasting: Whether its result is kept for later.
 
     Raises:
         CfmriError: The request is not acceptable, or the queue is full.
@@ -143,18 +176,17 @@ def submit(model: str, given: Input) -> Job:
         raise CfmriError(f"The server has no trained {model}.", "Train one with POST /train/.")
     params = parse_params(task.schema, given.params, model)
     source = _named_source(given)
-    job = job_queue().open(model)
+    job = job_queue().open(model, task.device(params), is_lasting=is_lasting)
     try:
         path = source or _stored_upload(given, job.folder)
+
+        def work(folder: Path, progress: Progress) -> Outcome:
+            return task.run(path, params, folder, progress)
+
+        job_queue().start(job, work)
     except Exception:
-        job_queue().cancel(job)
         job_queue().forget(job)
         raise
-
-    def work(folder: Path, progress: Progress) -> Outcome:
-        return task.run(path, params, folder, progress)
-
-    job_queue().start(job, work)
     return job
 
 
@@ -200,24 +232,42 @@ def _output(output: str) -> Output:
         ) from None  # fmt: skip
 
 
-def _response(job: Job, output: Output) -> Response:
-    """Build the answer from a finished job, or raise why there is none."""
-    if job.state == FAILED and job.error is not None:
-        raise job.error
+def response(job: Job, output: Output) -> Response:
+    """Build the answer from a finished job, or raise why there is none.
+
+    The image is opened here and sent piece by piece, so a result that is dropped meanwhile still arrives whole,
+    and many large ones do not fill the memory.
+    """
+    if job.failure is not None:
+        return JSONResponse({"detail": job.failure.detail}, job.failure.status)
     if job.state == CANCELLED:
         raise Cancelled("The job was cancelled.")
-    if job.state != DONE or job.outcome is None:
-        raise NotReadyError(f"The job is {job.state}.", "Ask GET /jobs/{id} for its state first.")
     outcome = job.outcome
-    if output is Output.IMAGE:
-        if outcome.image is None:
-            raise FieldError(f"{job.model} gives no image.", field="output", value="image", accepted="all, json")
-        return Response(outcome.image.read_bytes(), media_type="application/octet-stream")
+    if not job.is_final or outcome is None:
+        raise NotReadyError(f"The job is {job.state}.", "Ask GET /jobs/{id} for its state first.")
+    if output is Output.IMAGE and outcome.image is None:
+        raise FieldError(f"{job.model} gives no image.", field="output", value="image", accepted="all, json")
     if output is Output.JSON or outcome.image is None:
         return JSONResponse(outcome.report)
-    fields = {
-        "params": (None, json.dumps(outcome.report), "application/json"),
-        "image": (outcome.image.name, outcome.image.read_bytes(), "application/octet-stream"),
-    }
-    body = MultipartEncoder(fields=fields)
-    return Response(body.to_string(), media_type=body.content_type)
+    with ExitStack() as opened:
+        try:
+            images = {name: opened.enter_context(path.open("rb")) for name, path in outcome.images().items()}
+        except FileNotFoundError:
+            raise NotFoundError("The result was dropped.", field="id", value=job.id) from None
+        still_open = opened.pop_all()
+    if output is Output.IMAGE:
+        image = images["image"]
+        return _streamed(still_open, image.read, os.fstat(image.fileno()).st_size, _BINARY)
+    report = (None, json.dumps(outcome.report), "application/json")
+    files = {name: (path.name, images[name], _BINARY) for name, path in outcome.images().items()}
+    body = MultipartEncoder({"params": report, **files})
+    return _streamed(still_open, body.read, body.len, body.content_type)
+
+
+def _streamed(opened: ExitStack, read: Callable[[int], bytes], size_bytes: int, media_type: str) -> StreamingResponse:
+    def pieces() -> Iterator[bytes]:
+        with opened:
+            while piece := read(_CHUNK_BYTES):
+                yield piece
+
+    return StreamingResponse(pieces(), media_type=media_type, headers={"Content-Length": str(size_bytes)})

@@ -83,11 +83,14 @@ def _prepare(studies: Path) -> None:
 
 
 def _announcing_server(log_config: dict[str, Any], exposure: Exposure, port: int) -> uvicorn.Server:
-    """Return a server that prints its URL once it answers, and takes its training processes with it at the end."""
+    """Return a server that prints its URL once it answers, and takes its jobs and trainings with it at the end."""
     import uvicorn
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            from cfmri_server.inference import job_queue
+
+            job_queue()
             await super().startup(sockets)
             if self.started:
                 print(f"Serving on {exposure.url(port)}  (stop with Ctrl+C)", flush=True)  # noqa: T201
@@ -95,6 +98,9 @@ def _announcing_server(log_config: dict[str, Any], exposure: Exposure, port: int
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             from monailabel.utils.async_tasks.utils import background_processes, stop_background_task
 
+            from cfmri_server.inference import job_queue
+
+            job_queue().close()
             for method in [name for name, running in background_processes.items() if running]:
                 stop_background_task(method)
             await super().shutdown(sockets)
@@ -119,7 +125,9 @@ def _require_folder(studies: Path) -> None:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends small answers at once; without, each waits 40 ms for an acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

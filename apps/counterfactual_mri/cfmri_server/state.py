@@ -36,8 +36,13 @@ class StateFolder:
 
     @property
     def work(self) -> Path:
-        """Uploads and results; emptied at every start."""
+        """Temporary files and sessions; emptied at every start."""
         return self.root / "work"
+
+    @property
+    def jobs(self) -> Path:
+        """Results of jobs with their records, for a while; uploads while a job waits or runs."""
+        return self.root / "jobs"
 
     @property
     def log_file(self) -> Path:

@@ -6,21 +6,24 @@ affine or change the dtype (its clients always ask for uint8), and it knows neit
 
 from __future__ import annotations
 
+import contextlib
+import re
 import tempfile
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cfmri_server.images import SourceImage, read_image, write_image
-from cfmri_server.jobs import Outcome
+from cfmri_server.job import Outcome
 from cfmri_server.model_store import WEIGHTS, LoadedModel
 from cfmri_server.problem import FieldError
 from cfmri_server.request_schema import InferParams, known_params
 from cfmri_server.served_models import ServedModels
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
-from cfmri_core.errors import RequestError
+from cfmri_core.errors import CfmriError, RequestError
 from cfmri_core.io.json_text import plain
 from cfmri_core.models.device import resolved_device
 from cfmri_core.progress import Progress, silent
@@ -36,10 +39,12 @@ class Inference:
     Attributes:
         volume: Result image, or ``None`` where the answer is JSON only.
         report: The JSON part.
+        further: Images beside the result, by the name of their part of the answer.
     """
 
     volume: Volume | None
     report: dict[str, Any]
+    further: Mapping[str, Volume] = field(default_factory=dict)
 
 
 class VolumeTask(InferTask, Generic[Params]):
@@ -69,13 +74,26 @@ class VolumeTask(InferTask, Generic[Params]):
         Raises:
             CfmriError: The image cannot be read, the request does not fit it, or the model failed.
         """
-        device = _device(params.device)
-        result = self.infer(read_image(source), params, device, progress)
+        with _nameless(source.parent):
+            image = read_image(source)
+        result = self.infer(image, params, self.device(params), progress)
         if result.volume is None:
             return Outcome(None, plain(result.report))
-        image = folder / f"image{params.result_extension}"
-        write_image(image, result.volume)
-        return Outcome(image, plain(result.report))
+        paths = {}
+        with _nameless(folder):
+            for name, volume in {"image": result.volume, **result.further}.items():
+                paths[name] = folder / f"{name}{params.result_extension}"
+                write_image(paths[name], volume)
+        return Outcome(paths.pop("image"), plain(result.report), paths)
+
+    def device(self, params: Params) -> str:
+        """Return the device that a request is run on, a GPU by its number.
+
+        Raises:
+            FieldError: There is no such GPU.
+        """
+        name = _device(params.device)
+        return "cuda:0" if name == "cuda" else name
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Run as MONAI Label asks its tasks to, e.g. from its batch inference."""
@@ -97,6 +115,18 @@ def loaded(model: LoadedModel[Any], device: str, progress: Progress) -> Any:
     """Return the model in use, telling so while it is read."""
     progress(0, 0, "Loading the model")
     return model.get(device)
+
+
+@contextlib.contextmanager
+def _nameless(folder: Path) -> Iterator[None]:
+    """Raise errors without the names of files in a folder: an image's name may be a patient's."""
+    try:
+        yield
+    except CfmriError as error:
+        named = re.compile(re.escape(f"{folder}/") + ".*?(?=: |$)", re.DOTALL)
+        error.message, error.hint = (named.sub("the image", text) for text in (error.message, error.hint))
+        error.message = error.message[:1].upper() + error.message[1:]
+        raise
 
 
 def _device(name: str) -> str:
