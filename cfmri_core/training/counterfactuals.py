@@ -125,7 +125,7 @@ def _read_or_make(path: Path, shape: torch.Size, make: Callable[[], Tensor]) -> 
         kept = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         kept = None  # absent, or damaged by something else than us: made again
-    if kept is None or kept.shape != tuple(shape):
+    if not isinstance(kept, np.ndarray) or kept.shape != tuple(shape):
         kept = make().numpy().astype(np.float16)
         with atomic_file(path) as partial:
             np.save(partial, kept)

@@ -39,7 +39,6 @@ def checksum(server):
     return server.http.get("/model/info/tissue_segmenter").json()["checksum"]
 
 
-
 def test_the_shipped_model_is_version_0(server, models):
     listed = server.http.get("/models/iap_predictor").json()
     assert (listed["kind"], listed["in_use"], listed["candidate"]) == ("iap_predictor", 0, None)

@@ -54,7 +54,7 @@ def main() -> None:
             "message_after_kill": first_progress.get("message"), "state": progress(state).get("state"),
             "left_over": [path.name for path in state.rglob(".part-*")],
         }  # fmt: skip
-    print(json.dumps(results))
+    sys.stdout.write(json.dumps(results))
 
 
 def in_child(work) -> int:
@@ -64,7 +64,7 @@ def in_child(work) -> int:
         try:
             work()
         except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
             os._exit(1)
         os._exit(0)
     _, status = os.waitpid(child, 0)

@@ -165,7 +165,7 @@ class ModelStore:
                     shutil.copyfile(trained / name, partial / name)
                     _flush(partial / name)
             if not _is_whole(partial, sha256):
-                raise CheckpointError(f"{trained} is damaged: {WEIGHTS} is not what {DESCRIPTION} says.", "Train again.")
+                raise CheckpointError(f"The trained {WEIGHTS} is not what {DESCRIPTION} says.", "Train again.")
         _flush(self.root)
 
     def _ledger_file(self, kind: str) -> Path:

@@ -154,6 +154,6 @@ SEGMENTER_TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
                        maximum=MAX_COUNTERFACTUALS, default=2, help="How many other scanners show each image"),
     PublishedParameter(name="population", label="Other scanners", type="choice", choices=POPULATIONS,
                        default=POPULATIONS[0],
-                       help="duke: as often as in Duke-Breast-Cancer-MRI; other-manufacturer: of other makers than its own"),
+                       help="duke: as often as in that collection; other-manufacturer: of other makers than its own"),
     *TRAIN_OPTIONS,
 )  # fmt: skip

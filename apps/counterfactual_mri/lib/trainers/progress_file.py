@@ -62,9 +62,7 @@ class ProgressFile:
             self._content |= {"message": f"{_PHASES.get(message, _READING)}, {step} of {total}"}
             self._write()
 
-    def end(
-        self, state: str, message: str = "", *, published: bool | None = None, comparison: object = None
-    ) -> None:
+    def end(self, state: str, message: str = "", *, published: bool | None = None, comparison: object = None) -> None:
         """Write the final state: ``done`` or ``failed``, and whether the model is now in use."""
         self._content |= {"state": state, "eta_s": 0.0 if state == "done" else None, "message": message}
         self._content |= {"published": published, "comparison": comparison}
