@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from cfmri_core.slices import normalised_images
 from cfmri_core.volume import Volume
 
 __all__ = ["SliceSet", "Study", "is_study", "list_studies", "load_slices", "read_labels", "survey"]
+
+#: How a BIDS file name tells whose scan it is; without it each file of a flat folder counts as another patient.
+_BIDS_SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)_")
 
 
 @dataclass(frozen=True)
@@ -208,4 +212,6 @@ def _dicom_study(folder: Path) -> Study:
 
 def _nifti_study(path: Path) -> Study:
     labels = path.parent / "labels" / "final" / path.name
-    return Study(path.name.removesuffix(".nii.gz"), path, labels if labels.exists() else None)
+    name = path.name.removesuffix(".nii.gz")
+    named = _BIDS_SUBJECT.match(name)
+    return Study(name, path, labels if labels.exists() else None, patient_id=named.group(1) if named else "")

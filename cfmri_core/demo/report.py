@@ -143,7 +143,7 @@ def _retraining_section(patients: Sequence[Patient], training: dict[str, Any]) -
         f"Retrained by POST /train/tissue_segmenter with {TRAINING}, on {TRAINING_PATIENTS} labelled scans of "
         f"{TRAINING_MANUFACTURER}, each of them also as other scanners would have shown it; "
         f"{training.get('epochs')} epochs, last loss {number(training.get('loss'))}. "
-        "The test patients were not among them."
+        f"The test patients were not among them. The server: {training.get('message')}"
     )
     changes = Notes([_overlap_change(patients, image) for image in ("source", "counterfactual")])
     return Section("Segmentation before and after retraining", [paragraph, _FEW_SCANS], [changes, table, *blocks])

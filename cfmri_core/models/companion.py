@@ -78,7 +78,7 @@ def checked_companion(path: Path) -> Iterator[None]:
     """Turn unreadable or incomplete statistics into a `CheckpointError` that names the file."""
     try:
         yield
-    except (OSError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+    except (OSError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(
             f"{path} does not hold the statistics it is named after: {error!r}.",
             "Remove it, or calibrate the model again.",

@@ -161,12 +161,10 @@ def _for_disk(tensor: Tensor, half: bool) -> Tensor:
 
 
 def _read_bytes(path: Path) -> bytes:
+    if not path.is_file():  # a device or a pipe would be read for ever
+        raise CheckpointError(f"There is no file {path}.", f"A model is a folder with {_WEIGHTS} and {_DESCRIPTION}.")
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"There is no file {path}.", f"A model is a folder with {_WEIGHTS} and {_DESCRIPTION}."
-        ) from None
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
 
@@ -176,7 +174,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(_read_bytes(path))
         version, complete = description["format_version"], {"kind", "sha256", "config"} <= set(description)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         version, complete = None, False
     if not complete:
         raise CheckpointError(f"{path} is not the description of a model.", "Copy the model folder again.")

@@ -46,7 +46,7 @@ def read_condition_spec(path: Path, trust_pickle: bool = False) -> ConditionSpec
         return condition_spec(read_lightning(path, trust_pickle=trust_pickle))
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"Cannot read {path} as JSON: {error}.") from error
     return _spec(values if isinstance(values, dict) else {}, path)
 

@@ -23,6 +23,9 @@ from cfmri_core.simulation.population import DUKE, Population
 from cfmri_core.slices import normalised_images
 from cfmri_core.volume import Volume
 
+#: Message of the progress while counterfactuals are made.
+MAKING_COUNTERFACTUALS = "counterfactuals of the labelled scans"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CounterfactualPlan:
@@ -91,7 +94,7 @@ def counterfactual_images(
         for repeat in range(plan.per_volume):
             request = plan.request(plan.target(factual, scan, repeat), repeat)
             edited[repeat][where] = _kept(scans[scan], images.shape, factual, request, plan, scan)
-            progress(subject * plan.per_volume + repeat + 1, total, "counterfactuals of the labelled scans")
+            progress(subject * plan.per_volume + repeat + 1, total, MAKING_COUNTERFACTUALS)
     return edited
 
 
@@ -124,7 +127,7 @@ def _read_or_make(path: Path, shape: torch.Size, make: Callable[[], Tensor]) -> 
         kept = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         kept = None  # absent, or damaged by something else than us: made again
-    if kept is None or kept.shape != tuple(shape):
+    if not isinstance(kept, np.ndarray) or kept.shape != tuple(shape):
         kept = make().numpy().astype(np.float16)
         with atomic_file(path) as partial:
             np.save(partial, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from cfmri_core.data.studies import SliceSet
+from cfmri_core.data.studies import SliceSet, Study
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.conditioning import ConditionSpec
@@ -30,7 +31,7 @@ _BLOCK_SIZES, _BLOCK_VARIANCE = (1, 2, 4, 8, 16), 0.3
 
 
 def train_editor(
-    data: Path,
+    data: Path | Sequence[Study],
     output: Path,
     *,
     preset: str = "tiny",
@@ -49,7 +50,7 @@ def train_editor(
     Each subject counts with its own acquisition parameters only; paired renderings are never read.
 
     Args:
-        data: Folder of studies (see `list_studies`).
+        data: Folder of studies (see `list_studies`), or the studies.
         output: Receives ``model``, ``checkpoint.pt`` and TensorBoard ``events``.
         preset: Size of a new network, see `cfmri_core.models.editor.PRESETS`.
         iterations: Optimiser steps.
@@ -86,7 +87,10 @@ def train_editor(
         progress=progress,
     )
     folder = output / "model"
-    editor.save(folder, _card(editor, data, len(fit.parameters), iterations, batch_size, seed, score))
+    where = data if isinstance(data, Path) else "DATA"
+    command = f"cfmri train editor {where} --preset {editor.preset} --iterations {iterations} "
+    command += f"--batch-size {batch_size} --seed {seed}"
+    editor.save(folder, _card(editor, len(fit.parameters), command, score))
     write_training_support(folder, fit_training_support(fit.parameters), weights_sha256(folder))
     return folder
 
@@ -181,15 +185,14 @@ class DenoisingValidation:
             return float(self.loss.of(network, slices.images[self.chosen], condition, self.index, self.noise))
 
 
-def _card(editor: Editor, data: Path, subjects: int, iterations: int, batch_size: int, seed: int, score: float) -> str:
+def _card(editor: Editor, subjects: int, command: str, score: float) -> str:
     parameters = sum(value.numel() for value in editor.network.parameters()) / 1e6
     return model_card(
         "Editor: counterfactual acquisition parameters",
         f"Conditional diffusion model of single slices ({parameters:.1f} M parameters, preset `{editor.preset}`), "
         "after Morão et al., MIDL 2025.",
         data=f"{subjects} training subjects, each under its own acquisition parameters only.",
-        command=f"cfmri train editor {data} --preset {editor.preset} --iterations {iterations} "
-        f"--batch-size {batch_size} --seed {seed}",
+        command=command,
         performance=f"Best denoising loss on held-back subjects: {score:.4f}.",
         limitations="Trained on simulated breasts it says nothing about patients; outside the parameters listed in "
         "model.json it only extrapolates.",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cfmri_core.data.studies import SliceSet
+from cfmri_core.data.studies import SliceSet, Study
 from cfmri_core.models.calibration import fit_calibration
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.iap_predictor import PRESETS, IapPredictor, neighbours, volume_outputs
@@ -22,7 +23,7 @@ from cfmri_core.training.subjects import training_subjects
 
 
 def train_iap_predictor(
-    data: Path,
+    data: Path | Sequence[Study],
     output: Path,
     *,
     preset: str = "tiny",
@@ -41,7 +42,7 @@ def train_iap_predictor(
     The held-back subjects choose the best weights, and then fit the calibration.
 
     Args:
-        data: Folder of studies.
+        data: Folder of studies, or the studies.
         output: Receives ``model``, ``checkpoint.pt`` and TensorBoard ``events``.
         preset: Architecture and size of a new network, see `cfmri_core.models.iap_predictor.PRESETS`.
         iterations: Optimiser steps.
@@ -74,7 +75,8 @@ def train_iap_predictor(
     score = train(predictor.network, loss, validation, output, schedule, resume=resume, progress=progress)
     predictor.manufacturers = {**predictor.manufacturers, **_manufacturers(fit)}
     calibrate(predictor, held_back, loss.class_weights)
-    command = f"cfmri train iap-predictor {data} --preset {predictor.preset} --iterations {iterations}"
+    where = data if isinstance(data, Path) else "DATA"
+    command = f"cfmri train iap-predictor {where} --preset {predictor.preset} --iterations {iterations}"
     card = _card(predictor, fit, held_back, f"{command} --batch-size {batch_size} --seed {seed}", score)
     predictor.save(output / "model", card)
     written = IapPredictor.load(output / "model", device)

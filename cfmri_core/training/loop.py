@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,16 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cfmri_core.errors import CheckpointError, ModelOutputError
 from cfmri_core.io.atomic import atomic_file
-from cfmri_core.progress import Progress, silent
+from cfmri_core.progress import Progress, TrainingStep, silent
+
+#: A checkpoint is written at least this often, in seconds, unless that would take more than this share of the time.
+_KEEP_EVERY_S, _KEEPING_SHARE = 20.0, 0.05
+
+#: What reading a checkpoint raises that is damaged or not one.
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, ImportError, OSError, struct.error,
+)  # fmt: skip
 
 
 class Loss(Protocol):
@@ -37,7 +47,8 @@ class Schedule:
         weight_decay: Of AdamW.
         gradient_norm: Gradients are clipped to this norm.
         average_decay: Decay of the moving average of the weights; it warms up, so short runs work too.
-        validate_every: Steps between validations; each also writes the checkpoint that resume starts from.
+        validate_every: Steps between validations; each also writes the checkpoint that resume starts from. Between
+            them it is written every 20 s.
         seed: Seed of batches and noise.
     """
 
@@ -72,7 +83,8 @@ def train(
         output: Folder for ``checkpoint.pt`` and TensorBoard events.
         schedule: Length, speed, seed.
         resume: Go on from ``output/checkpoint.pt`` if it is there.
-        progress: Called each step; raise `Cancelled` in it to stop with the last checkpoint kept.
+        progress: Called each step with a `TrainingStep`, and once at the start of a run that goes on; raise
+            `Cancelled` in it to stop with the last checkpoint kept.
 
     Returns:
         The best validation score.
@@ -84,8 +96,10 @@ def train(
     optimizer = torch.optim.AdamW(network.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     state = _State(network, average, optimizer)
-    if resume:
-        state.restore(output / "checkpoint.pt")
+    keeper = _Keeper(state, output / "checkpoint.pt")
+    if resume and state.restore(keeper.path):
+        keeper.kept_step = state.step
+        progress(state.step, schedule.iterations, _told(f"goes on after step {state.step}", state, keeper))
     writer = SummaryWriter(str(output / "events"), purge_step=state.step)
     started, first = time.monotonic(), state.step
     while state.step < schedule.iterations:
@@ -95,14 +109,21 @@ def train(
             score = validate(average)
             writer.add_scalar("validation/score", score, state.step)
             state.keep_if_best(score)
-            state.save(output / "checkpoint.pt")
+            keeper.keep()
+        elif keeper.is_due():
+            keeper.keep()
         rate = (time.monotonic() - started) / max(1, state.step - first)
         left = rate * (schedule.iterations - state.step)
         message = f"loss {value:.4f}, best {state.best_score:.4f}, {left:.0f} s left"
-        progress(state.step, schedule.iterations, message)
+        progress(state.step, schedule.iterations, _told(message, state, keeper, value))
     writer.close()
     network.load_state_dict(state.best)
     return state.best_score
+
+
+def _told(text: str, state: _State, keeper: _Keeper, loss: float | None = None) -> TrainingStep:
+    best = state.best_score if math.isfinite(state.best_score) else None
+    return TrainingStep(text, loss=loss, best_score=best, kept_step=keeper.kept_step)
 
 
 class _State:
@@ -131,19 +152,43 @@ class _State:
         with atomic_file(path) as partial:
             torch.save(content, partial)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path) -> bool:
+        """Take over what `save` wrote; ``False`` if there is nothing."""
         if not path.exists():
-            return
+            return False
         try:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             self.network.load_state_dict(content["network"])
             self.average.load_state_dict(content["average"])
             self.optimizer.load_state_dict(content["optimizer"])
-        except (KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            step, score, best = int(content["step"]), float(content["best_score"]), dict(content["best"])
+            if best:
+                copy.deepcopy(self.average).load_state_dict(best)
+        except _UNREADABLE as error:
             raise CheckpointError(
                 f"{path} is not a checkpoint of this run.", "Train with the same preset and data, or without --resume."
             ) from error
-        self.step, self.best_score, self.best = content["step"], content["best_score"], content["best"]
+        self.step, self.best_score, self.best = step, score, best
+        return True
+
+
+class _Keeper:
+    """Writes the checkpoint: at validations, and in between when the last one is old."""
+
+    def __init__(self, state: _State, path: Path) -> None:
+        self.state, self.path = state, path
+        self.kept_step = 0
+        self._due_s = time.monotonic() + _KEEP_EVERY_S
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._due_s
+
+    def keep(self) -> None:
+        started = time.monotonic()
+        self.state.save(self.path)
+        ended = time.monotonic()
+        self.kept_step = self.state.step
+        self._due_s = ended + max(_KEEP_EVERY_S, (ended - started) / _KEEPING_SHARE)
 
 
 def _one_step(state: _State, loss: Loss, schedule: Schedule) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from cfmri_core.data.studies import SliceSet, list_studies, load_slices
+from cfmri_core.data.studies import SliceSet, Study, list_studies, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.progress import Progress, silent
 
 
 def training_subjects(
-    data: Path,
+    data: Path | Sequence[Study],
     image_size: int,
     validation_share: float,
     seed: int,
@@ -18,10 +19,10 @@ def training_subjects(
     *,
     keeps_aspect: bool = True,
 ) -> tuple[SliceSet, SliceSet]:
-    """Read a folder of studies into slices to train on and slices of other subjects to validate on.
+    """Read studies into slices to train on and slices of other subjects to validate on.
 
     Args:
-        data: Folder of studies, see `list_studies`.
+        data: Folder of studies (see `list_studies`), or the studies.
         image_size: Side of the network's images, in pixels.
         validation_share: Share of subjects held back.
         seed: Seed of the split.
@@ -31,8 +32,9 @@ def training_subjects(
     Raises:
         RequestError: Fewer than two subjects.
     """
-    studies = list_studies(data)
+    studies = list_studies(data) if isinstance(data, Path) else data
     patients = len({study.patient for study in studies})
     if patients < 2:
-        raise RequestError(f"{data} holds {patients} subject.", "Training needs at least 2; validation takes one.")
+        where = data if isinstance(data, Path) else "The training data"
+        raise RequestError(f"{where} holds {patients} subject.", "Training needs at least 2; validation takes one.")
     return load_slices(studies, image_size, keeps_aspect=keeps_aspect, progress=progress).split(validation_share, seed)

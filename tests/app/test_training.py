@@ -1,4 +1,4 @@
-"""Training over HTTP: one short run with counterfactual augmentation, from request to published model."""
+"""Training over HTTP: one short run from request to published model, and one that is stopped and goes on."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ def wait_for_training(server, *states, timeout_s=280):
     raise AssertionError(f"Training did not become {states}: {progress}")
 
 
+def wait_for_epoch(server, epoch):
+    wait_for_training(server, "running")
+    while (kept := server.http.get("/train/progress/tissue_segmenter").json()["kept_epoch"]) < epoch:
+        time.sleep(0.2)
+    return kept
+
+
 def wait_until_idle(server):
     while server.http.get("/train/?check_if_running=true").is_success:
         time.sleep(0.1)
@@ -33,7 +40,7 @@ def wait_until_idle(server):
 def test_nothing_is_told_before_the_first_training(server):
     progress = server.http.get("/train/progress/counterfactual").json()
     assert progress["state"] == "none"
-    assert set(progress) >= {"epoch", "epochs", "loss", "metric", "eta_s"}
+    assert set(progress) >= {"epoch", "epochs", "loss", "metric", "eta_s", "curve", "published", "comparison"}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,9 @@ def test_nothing_is_told_before_the_first_training(server):
         ({"augmentation": "magic"}, "augmentation"),
         ({"output": "/etc"}, "output"),
         ({"model": "counterfactual"}, "model"),
+        ({"population": "/etc/passwd.json"}, "population"),
+        ({"publish": "maybe"}, "publish"),
+        ({"resume": "perhaps"}, "resume"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(server, params, field):
@@ -59,9 +69,22 @@ def test_only_known_models_train_and_never_inside_the_server(server):
     assert refusal(server.http.post("/scoring/nothing", json={"bundle_path": "/"}), 422)["field"] == "bundle_path"
 
 
+def test_options_are_listed_with_help(server):
+    trainers = server.http.get("/info/").json()["trainers"]
+    listed = {one["name"]: one for one in trainers["tissue_segmenter"]["config"]["parameters"]}
+    assert set(listed) == {
+        "augmentation", "counterfactuals_per_volume", "population", "epochs", "seed", "start", "preset", "resume",
+        "publish",
+    }  # fmt: skip
+    assert all(one["help"] for one in listed.values())
+    assert "duke" in listed["population"]["choices"]
+    assert "fast has an editor of its own" in trainers["counterfactual"]["description"]
+
+
 def test_training_reports_publishes_and_is_served(server):
     before = checksum(server)
-    body = {"epochs": 1, "augmentation": "counterfactual", "counterfactuals_per_volume": 1, "seed": 3}
+    body = {"epochs": 1, "augmentation": "counterfactual", "counterfactuals_per_volume": 1, "seed": 3,
+            "publish": "always", "population": "other-manufacturer"}  # fmt: skip
     task = server.http.post("/train/tissue_segmenter", json=body).json()
     assert task["request"]["augmentation"] == "counterfactual"
     assert wait_for_training(server, "preparing", "running")["epochs"] == 1
@@ -72,6 +95,10 @@ def test_training_reports_publishes_and_is_served(server):
     assert done["epoch"] == 1
     assert done["loss"] > 0
     assert 0 <= done["metric"] <= 1
+    assert [row[0] for row in done["curve"]] == [1]
+    assert done["published"] is True
+    assert done["message"].startswith("Published: Dice")
+    assert done["comparison"]["patients"] == 1
     after = checksum(server)
     assert after != before
     audit = server.studies / ".monailabel" / "audit" / "audit.jsonl"
@@ -79,14 +106,28 @@ def test_training_reports_publishes_and_is_served(server):
     published = json.loads(audit.read_text().splitlines()[-1])
     assert published["published"]["sha256"] in after
     assert server.http.post("/infer/tissue_segmenter?image=sub-0001&output=json").is_success
-    assert server.http.get("/info/").json()["train_stats"]["tissue_segmenter"]["state"] == "done"
+    stats = server.http.get("/info/").json()["train_stats"]["tissue_segmenter"]
+    assert (stats["state"], "curve" in stats) == ("done", False)
+    assert server.http.post("/models/tissue_segmenter/rollback").json()["in_use"] == 0
+    assert checksum(server) == before
 
 
-def test_a_training_can_be_stopped_and_publishes_nothing(server):
+def test_a_training_that_is_stopped_publishes_nothing_and_goes_on_when_asked_again(server):
     wait_until_idle(server)
     before = checksum(server)
-    server.http.post("/train/tissue_segmenter", json={"epochs": 500, "augmentation": "none"})
-    wait_for_training(server, "preparing", "running")
+    body = {"epochs": 500, "augmentation": "none"}
+    server.http.post("/train/tissue_segmenter", json=body)
+    wait_for_epoch(server, 5)  # validated after step 100
     assert server.http.delete("/train/").json()["status"] == "STOPPED"
-    assert wait_for_training(server, "stopped", "failed")["state"] == "stopped"
+    stopped = wait_for_training(server, "stopped", "failed")
+    assert stopped["state"] == "stopped"
+    assert stopped["kept_epoch"] >= 5
+    assert f"goes on after epoch {stopped['kept_epoch']}" in stopped["message"]
     assert checksum(server) == before
+    wait_until_idle(server)
+    server.http.post("/train/tissue_segmenter", json=body)
+    running = wait_for_training(server, "running")
+    assert stopped["kept_epoch"] <= running["epoch"]
+    assert [row[0] for row in running["curve"]][:5] == [1, 2, 3, 4, 5]
+    server.http.delete("/train/")
+    wait_until_idle(server)

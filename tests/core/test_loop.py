@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from cfmri_core.errors import Cancelled, CheckpointError, ModelOutputError
+from cfmri_core.training import loop
 from cfmri_core.training.loop import Schedule, learning_rate, train
 
 SCHEDULE = Schedule(iterations=40, learning_rate=0.05, validate_every=10, average_decay=0.9, seed=3)
@@ -46,6 +47,36 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     assert torch.equal(again.weight, whole.weight)
 
 
+def test_steps_tell_their_numbers_and_what_is_kept(tmp_path):
+    steps = []
+    train(network(), loss, validate, tmp_path, SCHEDULE, progress=lambda step, total, told: steps.append(told))
+    assert len(steps) == 40
+    assert steps[0].loss > 0
+    assert (steps[8].best_score, steps[8].kept_step) == (None, 0)
+    assert steps[9].best_score > 0
+    assert [told.kept_step for told in steps[9:20]] == [10] * 10 + [20]
+    assert steps[9].startswith(f"loss {steps[9].loss:.4f}, best {steps[9].best_score:.4f}")
+
+
+def test_between_validations_a_checkpoint_is_kept_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_KEEP_EVERY_S", 0)
+    monkeypatch.setattr(loop, "_KEEPING_SHARE", float("inf"))
+    whole, resumed = network(), network()
+    train(whole, loss, validate, tmp_path / "whole", SCHEDULE)
+
+    def killed(step, total, message):
+        if step == 7:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        train(resumed, loss, validate, tmp_path / "killed", SCHEDULE, progress=killed)
+    told = []
+    again = network()
+    train(again, loss, validate, tmp_path / "killed", SCHEDULE, resume=True, progress=lambda *one: told.append(one))
+    assert told[0] == (7, 40, "goes on after step 7")
+    assert torch.equal(again.weight, whole.weight)
+
+
 def test_resume_without_a_checkpoint_starts_anew(tmp_path):
     net = network()
     assert train(net, loss, validate, tmp_path, SCHEDULE, resume=True) < 5
@@ -55,6 +86,13 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     train(network(), loss, validate, tmp_path, SCHEDULE)
     with pytest.raises(CheckpointError, match="not a checkpoint of this run"):
         train(nn.Linear(7, 1), loss, validate, tmp_path, SCHEDULE, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 and nothing more", b"\x80\x04N."])
+def test_a_damaged_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        train(network(), loss, validate, tmp_path, SCHEDULE, resume=True)
 
 
 def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):

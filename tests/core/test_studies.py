@@ -86,6 +86,15 @@ def test_a_flat_folder_is_listed_without_remarks(tmp_path):
     assert survey(tmp_path).lines() == []
 
 
+def test_scans_of_a_flat_folder_that_bids_names_give_to_one_subject_are_of_one_patient(tmp_path):
+    names = ("sub-01_ses-1_T1w", "sub-01_ses-2_T1w", "sub-02", "other_1")
+    for name in names:
+        (tmp_path / f"{name}.nii.gz").touch()
+    assert {one.subject_id: one.patient for one in list_studies(tmp_path)} == dict(
+        zip(names, ("sub-01", "sub-01", "sub-02", "other_1"), strict=True)
+    )
+
+
 def test_lines_name_every_study_once():
     remarks = (
         Remark("No pre-contrast series.", "p1", is_left_out=True),

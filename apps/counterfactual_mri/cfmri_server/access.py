@@ -86,6 +86,9 @@ ROUTES = (
     Route("GET", "/train/progress/{model}", _READER),
     Route("POST", "/train/{model}", _ADMIN, "train"),
     Route("DELETE", "/train/", _ADMIN, "stop training"),
+    Route("GET", "/models/{model}", _READER),
+    Route("POST", "/models/{model}/rollback", _ADMIN, "roll back model"),
+    Route("POST", "/models/{model}/publish", _ADMIN, "publish model"),
 )
 
 

@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 
 from cfmri_core import __version__
 from cfmri_core.errors import CfmriError
-from cfmri_server import inference, training
+from cfmri_server import inference, publishing, training
 from cfmri_server.audit import AuditLog
 from cfmri_server.audit_trail import AuditTrail
 from cfmri_server.exposure import Exposure
@@ -164,7 +164,8 @@ def install(target: FastAPI) -> FastAPI:
     FastAPI keeps an included router as one entry that cannot be taken out again; the first match
     wins, so ours go to the front of the list.
     """
-    routers = (health, inference.router, training.progress_router, training.router, uploads, sessions)
+    trainings = (training.progress_router, training.router, publishing.list_router, publishing.router)
+    routers = (health, inference.router, *trainings, uploads, sessions)
     for position, router in enumerate(routers):
         target.include_router(router)
         target.router.routes.insert(position, target.router.routes.pop())

@@ -10,7 +10,14 @@ from cfmri_core.acquisition import PARAMETERS, Parameter
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.pipeline.method import METHODS, SOURCE_NOISE
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
-from cfmri_server.request_schema import MAX_COUNTERFACTUALS, MAX_EPOCHS, MAX_GUIDANCE_SCALE, MAX_SEED, MAX_STEPS
+from cfmri_server.request_schema import (
+    MAX_COUNTERFACTUALS,
+    MAX_EPOCHS,
+    MAX_GUIDANCE_SCALE,
+    MAX_SEED,
+    MAX_STEPS,
+    POPULATIONS,
+)
 
 API_VERSION = 1
 
@@ -133,6 +140,11 @@ TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
                        help="current goes on from the model in use"),
     PublishedParameter(name="preset", label="Network size", type="choice", choices=("tiny", "paper"), default="tiny",
                        help="Of a new network; tiny trains on a CPU"),
+    PublishedParameter(name="resume", label="Go on if stopped", type="boolean", default=True,
+                       help="Go on with an unfinished training of the same options and images; off begins anew"),
+    PublishedParameter(name="publish", label="Publish", type="choice", choices=("if_better", "always", "never"),
+                       default="if_better",
+                       help="if_better: unless it is more than 1 % worse than the model in use on held-back patients"),
 )  # fmt: skip
 
 SEGMENTER_TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
@@ -140,5 +152,8 @@ SEGMENTER_TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
                        default=COUNTERFACTUAL, help="counterfactual adds each image as other scanners would show it"),
     PublishedParameter(name="counterfactuals_per_volume", label="Counterfactuals per volume", type="integer", minimum=1,
                        maximum=MAX_COUNTERFACTUALS, default=2, help="How many other scanners show each image"),
+    PublishedParameter(name="population", label="Other scanners", type="choice", choices=POPULATIONS,
+                       default=POPULATIONS[0],
+                       help="duke: as often as in that collection; other-manufacturer: of other makers than its own"),
     *TRAIN_OPTIONS,
 )  # fmt: skip

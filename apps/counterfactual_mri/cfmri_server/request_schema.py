@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
 from cfmri_core.pipeline.method import METHODS
+from cfmri_core.simulation.population import DUKE_NAME, OTHER_MANUFACTURER, published_manufacturers
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.problem import FieldError
 
@@ -29,6 +30,8 @@ MAX_STEPS = max(method.depth for method in METHODS.values())
 MAX_SEED = 2**31 - 1
 MAX_EPOCHS = 1000
 MAX_COUNTERFACTUALS = 16
+#: Where targets of counterfactuals may be drawn from; a file of protocols would be a path on the server.
+POPULATIONS = (DUKE_NAME, OTHER_MANUFACTURER, *published_manufacturers())
 
 Schema = TypeVar("Schema", bound="RequestParams")
 
@@ -153,12 +156,16 @@ class TrainParams(RequestParams):
         seed: Seed of initial weights and order.
         preset: Size of a new network.
         start: ``current`` goes on from the model in use, ``new`` from random weights.
+        resume: Go on with an unfinished training of the same options and images, if there is one.
+        publish: When the trained model takes the place of the one in use.
     """
 
     epochs: int | None = Field(default=None, ge=1, le=MAX_EPOCHS)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     preset: Literal["tiny", "paper"] = "tiny"
     start: Literal["current", "new"] = "current"
+    resume: bool = True
+    publish: Literal["if_better", "always", "never"] = "if_better"
 
 
 class SegmenterTrainParams(TrainParams):
@@ -167,18 +174,21 @@ class SegmenterTrainParams(TrainParams):
     Attributes:
         augmentation: One of `AUGMENTATIONS`; ``counterfactual`` adds each image as other scanners would have shown it.
         counterfactuals_per_volume: How many other scanners.
+        population: One of `POPULATIONS`.
     """
 
     augmentation: str = COUNTERFACTUAL
     counterfactuals_per_volume: int = Field(default=2, ge=1, le=MAX_COUNTERFACTUALS)
+    population: str = DUKE_NAME
 
-    @field_validator("augmentation")
+    @field_validator("augmentation", "population")
     @classmethod
-    def _known_augmentation(cls, value: str) -> str:
-        if value not in AUGMENTATIONS:
-            accepted = ", ".join(AUGMENTATIONS)
-            raise FieldError("There is no such augmentation.", f"Use one of: {accepted}.", field="augmentation",
-                             value=value, accepted=accepted)  # fmt: skip
+    def _known_name(cls, value: str, info: Any) -> str:
+        accepted = AUGMENTATIONS if info.field_name == "augmentation" else POPULATIONS
+        if value not in accepted:
+            names = ", ".join(accepted)
+            raise FieldError(f"There is no such {info.field_name}.", f"Use one of: {names}.", field=info.field_name,
+                             value=value, accepted=names)  # fmt: skip
         return value
 
 

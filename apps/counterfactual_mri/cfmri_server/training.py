@@ -40,14 +40,18 @@ def train(model: str, params: Params = None, enqueue: bool = False, run_sync: bo
 
 @progress_router.get("/train/progress/{model}", tags=["Train"])
 def train_progress(model: str) -> dict[str, Any]:
-    """Tell how far the training of a model is: epoch, loss, metric, time left, state."""
+    """Tell how far the training of a model is: epoch, loss, metric, time left, state, curve."""
     progress: dict[str, Any] = app_instance().train_task(model).progress()
     if progress["state"] not in _ACTIVE_STATES:
         return progress
     status = next((task["status"] for task in reversed(tasks("train")) if task["request"]["model"] == model), "STOPPED")
     if status in ("SUBMITTED", "RUNNING"):
         return progress
-    return {**progress, "state": "failed" if status == "ERROR" else "stopped", "eta_s": None}
+    ended = "The training ended without a word, perhaps for want of memory" if status == "ERROR" else "Stopped"
+    kept = progress["kept_epoch"]
+    goes_on = f"asked for again it goes on after epoch {kept}" if kept else "asked for again it begins anew"
+    state = "failed" if status == "ERROR" else "stopped"
+    return {**progress, "state": state, "eta_s": None, "message": f"{ended}; {goes_on}."}
 
 
 @router.post("/scoring/{method}", tags=["Scoring"])

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from cfmri_server.request_schema import TrainParams
 
-from cfmri_core.progress import Progress
 from cfmri_core.training.iap_predictor import train_iap_predictor
-from lib.trainers.model_trainer import ModelTrainer
+from lib.trainers.model_trainer import ModelTrainer, TrainingRun
 
 
 class IapPredictorTrainer(ModelTrainer[TrainParams]):
@@ -20,11 +19,9 @@ class IapPredictorTrainer(ModelTrainer[TrainParams]):
     summary = "Train the predictor of acquisition parameters on the images of the datastore"
     default_epochs = 50
 
-    def train(
-        self, data: Path, output: Path, iterations: int, params: TrainParams, device: str, progress: Progress
-    ) -> Path:
+    def train(self, run: TrainingRun, params: TrainParams) -> Path:
         """Train a predictor."""
         return train_iap_predictor(
-            data, output, preset=params.preset, iterations=iterations, seed=params.seed,
-            start_from=self.start_from(params), device=device, progress=progress,
+            run.studies, run.folder.path, preset=params.preset, iterations=run.iterations, seed=params.seed,
+            start_from=self.start_from(params), resume=True, device=run.device, progress=run.progress,
         )  # fmt: skip

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cfmri_core.evaluation.candidate import COMPARING
 from cfmri_core.io.atomic import write_text
+from cfmri_core.io.json_text import json_text
+from cfmri_core.progress import TrainingStep
+from cfmri_core.training.counterfactuals import MAKING_COUNTERFACTUALS
 
 logger = logging.getLogger("cfmri.training")
 
@@ -20,14 +23,15 @@ STEPS_PER_EPOCH = 20
 #: Shortest time between two writes, in seconds.
 _WRITE_EVERY_S = 0.5
 
-_NUMBER = r"(-?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))"
-_LOSS = re.compile(rf"loss {_NUMBER}", re.IGNORECASE)
-_METRIC = re.compile(rf"best {_NUMBER}", re.IGNORECASE)
+#: What else is told besides steps; any other message may name a subject and is not passed on.
+_PHASES = {MAKING_COUNTERFACTUALS: "Making counterfactuals", COMPARING: "Comparing with the model in use"}
+_READING = "Reading studies"
 
-
-#: What the file holds before any training. ``metric`` is the best validation score so far; lower is better.
+#: What the file holds before any training. ``metric`` is the best validation score so far, lower is better;
+#: ``kept_epoch`` the one that a stopped training goes on after; ``curve`` rows of epoch, mean loss, metric.
 EMPTY_PROGRESS: Mapping[str, Any] = {
     "model": "", "state": "none", "epoch": 0, "epochs": 0, "loss": None, "metric": None, "eta_s": None, "message": "",
+    "kept_epoch": 0, "curve": [], "published": None, "comparison": None,
 }  # fmt: skip
 
 
@@ -38,41 +42,52 @@ class ProgressFile:
         path: The file.
         model: Name of the model.
         epochs: Length of the training.
+        goes_on: Whether the training goes on from a checkpoint: the curve in the file is its beginning.
     """
 
-    def __init__(self, path: Path, model: str, epochs: int) -> None:
+    def __init__(self, path: Path, model: str, epochs: int, *, goes_on: bool = False) -> None:
         self.path = path
         self._content = {**EMPTY_PROGRESS, "model": model, "state": "preparing", "epochs": epochs}
+        self._content["curve"] = read_progress(path)["curve"] if goes_on else []
         self._written_s = 0.0
         self._first: tuple[int, float] | None = None
+        self._losses: list[float] = []
         self._write(force=True)
 
     def __call__(self, step: int, total: int, message: str) -> None:
-        """Take one report: while data are read, and then of each optimiser step."""
-        loss = _LOSS.search(message)
-        if loss is None:
-            what = "Making counterfactuals" if "counterfactual" in message else "Reading studies"
-            self._content |= {"state": "preparing", "message": f"{what}, {step} of {total}"}
+        """Take one report: of an optimiser step, or of what comes before and after them."""
+        if isinstance(message, TrainingStep):
+            self._take_step(step, total, message)
+        else:
+            self._content |= {"message": f"{_PHASES.get(message, _READING)}, {step} of {total}"}
             self._write()
-            return
-        epoch_before = self._content["epoch"]
+
+    def end(self, state: str, message: str = "", *, published: bool | None = None, comparison: object = None) -> None:
+        """Write the final state: ``done`` or ``failed``, and whether the model is now in use."""
+        self._content |= {"state": state, "eta_s": 0.0 if state == "done" else None, "message": message}
+        self._content |= {"published": published, "comparison": comparison}
+        self._write(force=True)
+
+    def _take_step(self, step: int, total: int, told: TrainingStep) -> None:
+        epoch, epoch_before = -(-step // STEPS_PER_EPOCH), self._content["epoch"]
         self._content |= {
             "state": "running",
-            "epoch": -(-step // STEPS_PER_EPOCH),
+            "epoch": epoch,
             "epochs": -(-total // STEPS_PER_EPOCH),
-            "loss": _finite(loss.group(1)),
-            "metric": _finite(found.group(1)) if (found := _METRIC.search(message)) else None,
+            "loss": told.loss,
+            "metric": told.best_score,
             "eta_s": self._eta_s(step, total),
-            "message": message,
+            "message": str(told),
+            "kept_epoch": told.kept_step // STEPS_PER_EPOCH,
         }
-        if self._content["epoch"] != epoch_before:
-            logger.info("epoch %d of %d: %s", self._content["epoch"], self._content["epochs"], message)
+        if epoch != epoch_before:
+            logger.info("epoch %d of %d: %s", epoch, self._content["epochs"], told)
+            self._losses = []
+        if told.loss is not None:
+            self._losses.append(told.loss)
+            earlier = [row for row in self._content["curve"] if row[0] < epoch]
+            self._content["curve"] = [*earlier, [epoch, sum(self._losses) / len(self._losses), told.best_score]]
         self._write()
-
-    def end(self, state: str, message: str = "") -> None:
-        """Write the final state: ``done`` or ``failed``."""
-        self._content |= {"state": state, "eta_s": 0.0 if state == "done" else None, "message": message}
-        self._write(force=True)
 
     def _eta_s(self, step: int, total: int) -> float | None:
         now = time.monotonic()
@@ -83,9 +98,12 @@ class ProgressFile:
         now = time.monotonic()
         if force or now - self._written_s >= _WRITE_EVERY_S:
             self._written_s = now
-            write_text(self.path, json.dumps(self._content))
+            write_text(self.path, json_text(self._content, indent=None))
 
 
-def _finite(text: str) -> float | None:
-    value = float(text)
-    return value if abs(value) < float("inf") else None
+def read_progress(path: Path) -> dict[str, Any]:
+    """Return what the file holds; `EMPTY_PROGRESS` if there is none that can be read."""
+    try:
+        return {**EMPTY_PROGRESS, **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError):
+        return dict(EMPTY_PROGRESS)
