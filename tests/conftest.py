@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from orthanc import Orthanc, running_orthanc  # noqa: E402
+from orthanc import Orthanc, running_orthanc
 
 
 @pytest.fixture

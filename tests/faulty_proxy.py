@@ -36,7 +36,7 @@ class FaultyProxy:
         self.done: Counter[str] = Counter()
         self._random, self._lock = random.Random(seed), threading.Lock()
         self._client = httpx.Client(trust_env=False, timeout=60)
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
@@ -50,50 +50,59 @@ class FaultyProxy:
         passed = {name: value for name, value in headers.items() if name.lower() not in ("host", "connection")}
         return self._client.request(method, f"{self.target}{path}", headers=passed, content=body)
 
-    def _handler(proxy) -> type[BaseHTTPRequestHandler]:  # noqa: N805
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
 
-            def log_message(self, *_: object) -> None: ...
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request; `faulty_proxy` makes a subclass with its proxy."""
 
-            def do_GET(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                fault = proxy.fault()
-                if fault == "503 before":
-                    return self._refuse()
-                if fault == "timeout":
-                    time.sleep(proxy.silence_s)
-                    return self._cut()
-                try:
-                    answer = proxy.forward(self.command, self.path, dict(self.headers), body)
-                except httpx.TransportError:
-                    return self._cut()
-                if fault == "503 after":
-                    return self._refuse()
-                return self._cut() if fault == "cut off" else self._answer(answer, fault == "half body")
+    protocol_version = "HTTP/1.1"
+    proxy: FaultyProxy
 
-            do_POST = do_GET
+    def log_message(self, *_: object) -> None: ...
 
-            def _answer(self, answer: httpx.Response, is_half: bool) -> None:
-                """Answer without a length, as Orthanc does for series: then only the content tells a whole from a half."""
-                content = answer.content[: len(answer.content) // 2] if is_half else answer.content
-                self.send_response(answer.status_code)
-                self.send_header("Content-Type", answer.headers.get("Content-Type", "application/octet-stream"))
-                self.send_header("Connection", "close")
-                self.end_headers()
-                self.wfile.write(content)
-                self.close_connection = True
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.proxy.fault()
+        if fault == "503 before":
+            self._refuse()
+        elif fault == "timeout":
+            time.sleep(self.proxy.silence_s)
+            self._cut()
+        else:
+            self._pass_on(body, fault)
 
-            def _refuse(self) -> None:
-                self.send_response(503)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+    do_POST = do_GET
 
-            def _cut(self) -> None:
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
+    def _pass_on(self, body: bytes, fault: str) -> None:
+        try:
+            answer = self.proxy.forward(self.command, self.path, dict(self.headers), body)
+        except httpx.TransportError:
+            self._cut()
+            return
+        if fault == "503 after":
+            self._refuse()
+        elif fault == "cut off":
+            self._cut()
+        else:
+            self._answer(answer, is_half=fault == "half body")
 
-        return Handler
+    def _answer(self, answer: httpx.Response, is_half: bool) -> None:
+        """Answer without a length, as Orthanc does for series: only the content tells a whole from a half."""
+        content = answer.content[: len(answer.content) // 2] if is_half else answer.content
+        self.send_response(answer.status_code)
+        self.send_header("Content-Type", answer.headers.get("Content-Type", "application/octet-stream"))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+        self.close_connection = True
+
+    def _refuse(self) -> None:
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _cut(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import os
 import random
 import ssl
 import time
+import urllib.parse
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,7 +186,9 @@ class Connection:
         Raises:
             RemoteError: It failed.
         """
-        request = self._client.build_request("GET", self._url(path), params=params, headers={"Accept": accept})
+        # Wildcards as they are: Orthanc 1.10 takes %2A for the text itself.
+        query = "?" + urllib.parse.urlencode(params, quote_via=urllib.parse.quote, safe="*?,:") if params else ""
+        request = self._client.build_request("GET", self._url(path) + query, headers={"Accept": accept})
         return self._send(request, read)
 
     def post(

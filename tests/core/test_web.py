@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from faulty_proxy import faulty_proxy
 from orthanc import Orthanc
-from phantoms import affine_of, distinct_voxels, rotation, save, slice_dataset, write_series
+from phantoms import affine_of, distinct_voxels, rotation, save, slice_dataset
 
 from cfmri_core.dicom.derive import write_derived_series
+from cfmri_core.dicom.parser import is_dicom_file
 from cfmri_core.dicom.read import read_series
 from cfmri_core.dicom.web import MAX_SERIES_BYTES, ArchivedSeries, DicomWeb
 from cfmri_core.dicom.web_connection import Access
@@ -23,8 +24,14 @@ def series(folder: Path, number: int) -> Path:
     """Write a series of its own study, patient and pixels."""
     uid = f"1.2.3.{number}"
     for k in range(VOXELS.shape[2]):
-        attributes = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1", "SOPInstanceUID": f"{uid}.1.{k + 1}",
-                      "PatientID": f"SENTINEL-{number}", "EchoTime": str(1 + number), "SeriesDescription": f"t1 {number}"}
+        attributes = {
+            "StudyInstanceUID": uid,
+            "SeriesInstanceUID": f"{uid}.1",
+            "SOPInstanceUID": f"{uid}.1.{k + 1}",
+            "PatientID": f"SENTINEL-{number}",
+            "EchoTime": str(1 + number),
+            "SeriesDescription": f"t1 {number}",
+        }
         save(folder / f"{k}.dcm", slice_dataset(VOXELS + np.uint16(number), AFFINE, k, attributes))
     return folder
 
@@ -148,8 +155,8 @@ def test_only_dicom_is_stored(web, tmp_path):
 
 
 def test_a_real_series_survives_the_round_trip(web, real_dicom, tmp_path):
-    source = next(folder for folder in sorted(real_dicom.iterdir()) if folder.is_dir() and len(list(folder.iterdir())) > 3)
-    paths = [path for path in sorted(source.iterdir()) if path.read_bytes()[128:132] == b"DICM"]
+    source = real_dicom / "philips_t1_head"
+    paths = [path for path in sorted(source.iterdir()) if is_dicom_file(path)]
     web.store(paths)
     (entry,) = web.list_series()
     fetched = web.fetch(entry, tmp_path / "f")

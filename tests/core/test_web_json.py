@@ -17,8 +17,10 @@ def test_results_are_a_list_of_objects():
     assert json_items(httpx.Response(204)) == []
 
 
-@pytest.mark.parametrize(("content", "headers", "retryable"), [(b'[{"a', JSON, True), (b"<html>", {}, False),
-                                                               (b"[1]", JSON, False), (b'"text"', JSON, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "headers", "retryable"),
+    [(b'[{"a', JSON, True), (b"<html>", {}, False), (b"[1]", JSON, False), (b'"text"', JSON, False)],
+)
 def test_anything_else_is_refused(content, headers, retryable):
     with pytest.raises(RemoteError, match="not DICOM JSON") as problem:
         json_items(httpx.Response(200, content=content, headers=headers))
