@@ -120,7 +120,7 @@ class Archive:
         entries = self.catalogue.entries()
         sources = self.catalogue.sources()
         return {
-            "url": self.access.url,
+            "url": str(self.access.origin),
             "listed_at": self._listed_at,
             "error": detail_of(self._error) if self._error else None,
             "series": {
@@ -171,9 +171,9 @@ def archive_state(url: str, folder: Path | None, where: Mapping[str, str]) -> Pa
     folder = folder or _default_state(access)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     note = _note(folder)
-    if note["url"] != access.url if note else any(folder.iterdir()):
+    if note["url"] != str(access.origin) if note else any(folder.iterdir()):
         raise RequestError(f"{folder} holds something else than the state of that archive.", "Give another --state.")
-    write_text(folder / _NOTE, json_text({"url": access.url, "filter": dict(where)}))
+    write_text(folder / _NOTE, json_text({"url": str(access.origin), "filter": dict(where)}))
     return folder
 
 
@@ -188,4 +188,4 @@ def _note(folder: Path) -> dict[str, Any] | None:
 def _default_state(access: Access) -> Path:
     root = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     name = re.sub(r"[^A-Za-z0-9.-]", "-", access.name)
-    return root / "cfmri" / f"{name}-{hashlib.sha256(access.url.encode()).hexdigest()[:8]}"
+    return root / "cfmri" / f"{name}-{hashlib.sha256(str(access.origin).encode()).hexdigest()[:8]}"

@@ -54,7 +54,7 @@ class ArchiveDatastore(ContainedDatastore):
     def on_disk(self, image: Path, progress: Progress = silent) -> Path:
         """Return an image's file, fetched and converted if it is still in the archive."""
         image_id = image.name.removesuffix(_EXTENSION)
-        if image.is_file() or image_id not in self.archive.catalogue.sources():
+        if image.is_file() or not self.archive.catalogue.is_source(image_id):
             return image
         with FileLock(self.archive_lock(image_id)):
             if not image.is_file():
@@ -73,7 +73,7 @@ class ArchiveDatastore(ContainedDatastore):
         tag = str(getattr(label_tag, "value", label_tag))
         self.require_image(image_id)
         require_image_extension(label_filename)
-        if tag == FINAL and image_id in self.archive.catalogue.sources():
+        if tag == FINAL and self.archive.catalogue.is_source(image_id):
             made_by = AUTOMATIC if "model" in (label_info or {}) else SEMIAUTOMATIC
             self.queue_segmentation(image_id, read_image(Path(label_filename)).volume, made_by)
         return super().save_label(image_id, label_filename, label_tag, label_info)
@@ -113,7 +113,7 @@ class ArchiveDatastore(ContainedDatastore):
         self.refresh()
 
     def _is_there(self, image_id: str, file: Path) -> bool:
-        return super()._is_there(image_id, file) or image_id in self.archive.catalogue.sources()
+        return super()._is_there(image_id, file) or self.archive.catalogue.is_source(image_id)
 
     def _add_non_existing_images(self) -> int:
         added: int = super()._add_non_existing_images()

@@ -36,6 +36,11 @@ class Entry:
     acquisition: Mapping[str, Any] = field(default_factory=dict)
     refusal: str = ""
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is a series to work on."""
+        return self.is_source and not self.refusal
+
 
 class Catalogue:
     """What is known of the series of an archive.
@@ -56,17 +61,17 @@ class Catalogue:
         return not self._file.is_file()
 
     def entries(self) -> dict[str, Entry]:
-        """Return every series, by its identifier; another process may have listed them."""
-        with self._lock:
-            if self._file.is_file() and self._file.stat().st_mtime_ns != self._read_at_ns:
-                self._read_at_ns = self._file.stat().st_mtime_ns
-                content = json.loads(self._file.read_text(encoding="utf-8"))
-                self._entries = {item["series"]["series_uid"]: _entry(item) for item in content}
-            return dict(self._entries)
+        """Return every series, by its identifier."""
+        return dict(self._known())
 
     def sources(self) -> dict[str, Entry]:
         """Return the series to work on: readable MR images that this software did not make."""
-        return {uid: entry for uid, entry in self.entries().items() if entry.is_source and not entry.refusal}
+        return {uid: entry for uid, entry in self._known().items() if entry.is_usable}
+
+    def is_source(self, series_uid: str) -> bool:
+        """Whether a series is one to work on."""
+        entry = self._known().get(series_uid)
+        return entry is not None and entry.is_usable
 
     def update(self, web: DicomWeb, where: Mapping[str, str], progress: Progress = silent) -> set[str]:
         """List the archive, describe what is new, forget what is gone.
@@ -100,10 +105,19 @@ class Catalogue:
     def refuse(self, series_uid: str, reason: str) -> None:
         """Note that a series cannot be used, until its images change."""
         with self._lock:
-            entry = self.entries().get(series_uid)
+            entry = self._known().get(series_uid)
             if entry is not None:
                 self._entries[series_uid] = dataclasses.replace(entry, refusal=reason)
                 self._write()
+
+    def _known(self) -> dict[str, Entry]:
+        """Return what was last written; another process may have done so."""
+        with self._lock:
+            if self._file.is_file() and self._file.stat().st_mtime_ns != self._read_at_ns:
+                self._read_at_ns = self._file.stat().st_mtime_ns
+                content = json.loads(self._file.read_text(encoding="utf-8"))
+                self._entries = {item["series"]["series_uid"]: _entry(item) for item in content}
+            return self._entries
 
     def _write(self) -> None:
         write_text(self._file, json_text(list(self._entries.values())))
