@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,11 +222,13 @@ class DicomWeb:
         total = sum(len(instances) for instances in by_series.values())
         sent = done = 0
         for instances in by_series.values():
-            sent += self._store_series(instances, lambda count, done=done: progress(done + count, total, "Storing"))
+            progress(done, total, "Storing")
+            sent += self._store_series(instances)
             done += len(instances)
+        progress(done, total, "Storing")
         return Stored(sent, total - sent, tuple(sorted(series_uid for _, series_uid in by_series)))
 
-    def _store_series(self, wanted: Mapping[str, _Instance], stored: Callable[[int], object]) -> int:
+    def _store_series(self, wanted: Mapping[str, _Instance]) -> int:
         """Send what is missing until nothing is; return how many objects were missing at first."""
         first = next(iter(wanted.values()))
         missing_at_first: int | None = None
@@ -235,7 +237,6 @@ class DicomWeb:
             present = self._instances(first.study_uid, first.series_uid)
             missing = [instance for uid, instance in wanted.items() if uid not in present]
             missing_at_first = len(missing) if missing_at_first is None else missing_at_first
-            stored(len(wanted) - len(missing))
             if not missing:
                 break
             if trouble is not None:

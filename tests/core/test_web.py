@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +167,88 @@ def test_a_real_series_survives_the_round_trip(web, real_dicom, tmp_path):
     np.testing.assert_array_equal(after.volume.voxels, before.volume.voxels)
     assert after.acquisition.parameters == before.acquisition.parameters
     assert web.describe(entry).acquisition.parameters == before.acquisition.parameters
+
+
+class Peer:
+    """An archive that answers uploads with one body after another; it keeps objects where the body is `KEPT`."""
+
+    KEPT = "kept"
+
+    def __init__(self, *answers: str) -> None:
+        self.answers, self.instances, self.uploads = list(answers), set(), 0
+        peer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_): ...
+
+            def do_GET(self):
+                kept = sorted(peer.instances)[int(self.path.partition("offset=")[2]) :]
+                items = [{"00080018": {"vr": "UI", "Value": [uid]}} for uid in kept]
+                self._answer(200, json.dumps(items))
+
+            def do_POST(self):
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = peer.answers.pop(0) if len(peer.answers) > 1 else peer.answers[0]
+                peer.uploads += 1
+                if answer == Peer.KEPT:
+                    peer.instances |= {f"1.2.3.1.1.{k}" for k in range(1, 5) if f"1.2.3.1.1.{k}".encode() in content}
+                self._answer(200 if answer in (Peer.KEPT, "") else 409, "{}" if answer == Peer.KEPT else answer)
+
+            def _answer(self, status, text):
+                self.send_response(status)
+                self.send_header("Content-Type", "application/dicom+json")
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+def failure(reason: int) -> str:
+    return json.dumps({"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [reason]}}]}})
+
+
+@pytest.fixture
+def peer(tmp_path):
+    peers = []
+
+    def make(*answers: str) -> tuple[Peer, DicomWeb, list[Path]]:
+        peers.append(Peer(*answers))
+        return peers[-1], client(peers[-1].url, attempts=3, timeout_s=5), files(series(tmp_path / "s", 1))
+
+    yield make
+    for made in peers:
+        made.server.shutdown()
+        made.server.server_close()
+
+
+def test_a_passing_failure_is_tried_again(peer):
+    archive, web, paths = peer(failure(0xA700), "<html>", Peer.KEPT)
+    assert web.store(paths).sent == 4
+    assert archive.uploads == 3
+
+
+def test_a_refusal_is_told_with_its_reason(peer):
+    archive, web, paths = peer(failure(0xA900))
+    with pytest.raises(RemoteError, match=r"refuses 1 of 4.*A900") as refusal:
+        web.store(paths)
+    assert not refusal.value.retryable
+    assert archive.uploads == 1
+
+
+def test_an_archive_that_forgets_is_found_out(peer):
+    archive, web, paths = peer("")
+    with pytest.raises(RemoteError, match="does not keep"):
+        web.store(paths)
+    assert archive.uploads == 3
+
+
+def test_large_uploads_go_in_batches(peer, monkeypatch):
+    monkeypatch.setattr("cfmri_core.dicom.web._BATCH_BYTES", 2500)
+    archive, web, paths = peer(Peer.KEPT)
+    assert web.store(paths).sent == 4
+    assert archive.uploads == 2

@@ -73,7 +73,7 @@ def test_no_series_is_lost_doubled_or_changed(orthanc, soak, record_result, tmp_
         "doubled": len(fetched) - len(set(fetched)) + sum(content.values()) - len(content),
         "kills": 2,
     }
-    record_result("pacs", {**found, "requests": faults, "fault_share": SHARE, "clients": CLIENTS, "seed": SEED})  # fmt: skip
+    record_result("pacs", {**found, "requests": faults, "fault_share": SHARE, "clients": CLIENTS, "seed": SEED})
     assert (found["lost"], found["changed"], found["doubled"]) == (0, 0, 0)
     assert len(content) == len(sources)
     assert all(faults[fault] for fault in ("503 before", "503 after", "timeout", "half body", "cut off"))
