@@ -100,8 +100,8 @@ def test_a_counterfactual_is_told_from_a_scan(web, tmp_path):
 
 def test_one_fault_in_five_loses_and_doubles_nothing(orthanc, tmp_path):
     sources = [series(tmp_path / str(number), number) for number in range(4)]
-    with faulty_proxy(orthanc.root, silence_s=0.4) as proxy:
-        web = client(f"{proxy.url}/dicom-web", timeout_s=0.3, attempts=15)
+    with faulty_proxy(orthanc.root, silence_s=2) as proxy:
+        web = client(f"{proxy.url}/dicom-web", timeout_s=1.5, attempts=15)
         for source in sources:
             web.store(files(source))
         fetched = [web.fetch(entry, tmp_path / "f" / entry.series_uid) for entry in web.list_series()]

@@ -50,10 +50,10 @@ def test_no_series_is_lost_doubled_or_changed(orthanc, soak, record_result, tmp_
     count = 300 if soak else 12
     series = [write_series(tmp_path / "sources", number) for number in range(count)]
     with (
-        faulty_proxy(orthanc.root, share=SHARE, seed=SEED, silence_s=0.5) as proxy,
+        faulty_proxy(orthanc.root, share=SHARE, seed=SEED, silence_s=3) as proxy,
         ThreadPoolExecutor(CLIENTS) as pool,
     ):
-        web = DicomWeb(Access(f"{proxy.url}/dicom-web", attempts=20, pause_s=0.05, timeout_s=0.4))
+        web = DicomWeb(Access(f"{proxy.url}/dicom-web", attempts=20, pause_s=0.05, timeout_s=2.5))
         killing = kill_and_restart(orthanc, proxy, after_requests=2 * count)
         list(pool.map(web.store, series))
         killing.join()
