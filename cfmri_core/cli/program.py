@@ -20,6 +20,7 @@ from cfmri_core.cli import (
     evaluation,
     importing,
     inspection,
+    pacs,
     segmentation_study,
     server,
     simulation,
@@ -55,6 +56,7 @@ app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("import-checkpoint")(importing.import_checkpoint)
 app.command("bundle")(importing.bundle)
 app.command("bench")(benchmark.bench)
+app.add_typer(pacs.app, name="pacs")
 app.command("serve")(server.serve)
 app.command("token")(server.token)
 app.add_typer(server.audit, name="audit")

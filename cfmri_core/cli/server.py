@@ -14,13 +14,16 @@ from typing import Annotated, Any
 import typer
 
 from cfmri_core.cli.console import emit, note, progress_shown
+from cfmri_core.cli.pacs import Filter, parse_filter
 from cfmri_core.errors import RequestError, ResourceError
 
 _APP = Path("apps") / "counterfactual_mri"
 
 
 def serve(
-    studies: Annotated[str, typer.Argument(help="Folder of studies.")],
+    studies: Annotated[
+        str, typer.Argument(metavar="STUDIES_OR_URL", help="Folder of studies, or the root of a DICOMweb archive.")
+    ],
     host: Annotated[str, typer.Option(help="Address to listen at. Beyond loopback: tokens and TLS.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 8000,
     tokens: Annotated[Path | None, typer.Option(help="Let in only who has a token of this file, see 'token'.")] = None,
@@ -30,10 +33,14 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Web page that may read answers, https://HOST.")
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Archive only: folder for fetched images, labels and models; else in ~/.local/state/cfmri."),
+    ] = None,
+    filter_: Filter = None,
 ) -> None:
-    """Start the MONAI Label server with the counterfactual MRI app on a folder of studies."""
-    folder = Path(studies)
-    if not folder.is_dir():
+    """Start the MONAI Label server with the counterfactual MRI app on a folder of studies or a DICOMweb archive."""
+    if not studies.startswith(("http://", "https://")) and not Path(studies).is_dir():
         raise RequestError(f"{studies} is not a folder.", "Make one with 'cfmri simulate'.")
     if importlib.util.find_spec("monailabel") is None:
         raise ResourceError("The MONAI Label server is not installed.", "Run 'make .venv/.runtime' in the repository.")
@@ -41,6 +48,7 @@ def serve(
         host, tokens, tls_certificate, tls_key, tuple(allowed_host or ()), tuple(allow_origin or ())
     )
     exposure.check()
+    folder = _of_the_app("launch").studies_folder(studies, state, parse_filter(filter_ or []))
     note(f"Paste into the server field of the 3D Slicer module CounterfactualMRI: {exposure.url(port)}")
     with contextlib.suppress(KeyboardInterrupt):  # the way to stop it
         _of_the_app("launch").serve(folder.resolve(), exposure, port)

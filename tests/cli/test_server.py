@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,7 @@ def launched(monkeypatch):
     calls = []
     launch = types.ModuleType("cfmri_server.launch")
     launch.serve = lambda *call: calls.append(call)
+    launch.studies_folder = lambda given, state, where: state if given.startswith("http") else Path(given)
     monkeypatch.setitem(sys.modules, "cfmri_server.launch", launch)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return calls
@@ -40,6 +42,9 @@ def test_studies_host_and_port_reach_the_launcher(cfmri, tmp_path, launched):
     folder, exposure, port = launched[0]
     assert (folder, exposure.host, exposure.tokens, port) == (tmp_path, "127.0.0.1", None, 8123)
     assert "http://127.0.0.1:8123" in outcome.err
+    assert cfmri("serve", "http://127.0.0.1:8042/dicom-web", "--state", tmp_path / "state").code == 0
+    folder, exposure, port = launched[1]
+    assert (folder, exposure.host, port) == (tmp_path / "state", "127.0.0.1", 8000)
 
 
 def test_tokens_and_names_reach_the_launcher(cfmri, tmp_path, launched):

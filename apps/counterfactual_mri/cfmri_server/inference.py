@@ -8,6 +8,7 @@ other, and ``/info/`` for none of them.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -82,6 +83,11 @@ class Input:
     session_id: str
     params: str
     file: UploadFile | None
+
+    @property
+    def image_id(self) -> str:
+        """The datastore image that is used, or an empty text."""
+        return "" if self.file is not None or self.session_id else self.image
 
 
 async def request_input(
@@ -181,7 +187,9 @@ def submit(model: str, given: Input, *, is_lasting: bool = True) -> Job:
         path = source or _stored_upload(given, job.folder)
 
         def work(folder: Path, progress: Progress) -> Outcome:
-            return task.run(path, params, folder, progress)
+            outcome = task.run(app_instance().datastore().on_disk(path, progress), params, folder, progress)
+            source_image = {"source_image": given.image_id} if given.image_id else {}
+            return dataclasses.replace(outcome, report={**outcome.report, **source_image})
 
         job_queue().start(job, work)
     except Exception:
