@@ -29,6 +29,7 @@ MAX_STEPS = max(method.depth for method in METHODS.values())
 MAX_SEED = 2**31 - 1
 MAX_EPOCHS = 1000
 MAX_COUNTERFACTUALS = 16
+MAX_EXCLUDED = 10_000
 
 Schema = TypeVar("Schema", bound="RequestParams")
 
@@ -180,6 +181,18 @@ class SegmenterTrainParams(TrainParams):
             raise FieldError("There is no such augmentation.", f"Use one of: {accepted}.", field="augmentation",
                              value=value, accepted=accepted)  # fmt: skip
         return value
+
+
+class NextCaseParams(RequestParams):
+    """What a strategy accepts.
+
+    Attributes:
+        seed: Decides between equals, and the random choice.
+        exclude: Images that are not to be chosen, for instance because another reader has them.
+    """
+
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    exclude: list[str] = Field(default=[], max_length=MAX_EXCLUDED)
 
 
 def parse_params(schema: type[Schema], params: str | Mapping[str, Any], model: str) -> Schema:
