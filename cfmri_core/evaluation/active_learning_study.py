@@ -19,7 +19,7 @@ import numpy as np
 
 from cfmri_core.active_learning.next_case import DISAGREEMENT, STRATEGIES, Case, next_cases
 from cfmri_core.errors import RequestError
-from cfmri_core.evaluation.segmentation_study import LabelledScan
+from cfmri_core.evaluation.segmentation_study import LabelledScan, averaged
 from cfmri_core.evaluation.segmentation_suite import tissue_dice
 from cfmri_core.io.atomic import write_text
 from cfmri_core.io.json_text import json_text
@@ -27,7 +27,7 @@ from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.segmentation import segment_volume
 from cfmri_core.progress import Progress, silent
 
-#: Patient to vendor of the test scan to metric to value.
+#: Patient to scanner model of the test scan to metric to value.
 Measured = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
@@ -170,14 +170,15 @@ def starting_set(cases: Sequence[Case], size: int, seed: int) -> list[Case]:
 
 
 def measure(segmenter: Segmenter, scans: Sequence[LabelledScan]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return each patient's Dice by vendor: of each tissue, and ``mean dice``; a patient has one scan of a vendor."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    """Return each patient's Dice by scanner model: of each tissue, and their mean; scans of one model are averaged."""
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for scan in scans:
         overlaps = tissue_dice(segment_volume(scan.volume, segmenter), scan.truth)
-        found.setdefault(scan.patient, {})[scan.vendor] = {
-            **overlaps, "mean dice": float(np.nanmean(list(overlaps.values())))
-        }  # fmt: skip
-    return found
+        overlaps["mean dice"] = float(np.nanmean(list(overlaps.values())))
+        found.setdefault(scan.patient, {}).setdefault(scan.model, []).append(overlaps)
+    return {
+        patient: {model: averaged(measured) for model, measured in models.items()} for patient, models in found.items()
+    }
 
 
 class _Runner:

@@ -33,13 +33,13 @@ class Point:
 
     Attributes:
         labels: Labelled cases.
-        dice: Mean Dice over seeds, patients and vendors.
-        by_vendor: The same on the scans of one vendor.
+        dice: Mean Dice over seeds, patients and scanner models.
+        by_scanner: The same on the scans of one scanner model.
     """
 
     labels: int
     dice: SeededInterval
-    by_vendor: Mapping[str, SeededInterval]
+    by_scanner: Mapping[str, SeededInterval]
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class FinishedCampaigns:
         rounds = next(iter(campaigns.values()))
         self.labels = [len(item.labelled) for item in rounds]
         self.patients = sorted(rounds[0].patients)
-        self.vendors = sorted({vendor for patient in rounds[0].patients.values() for vendor in patient})
+        self.scanners = sorted({scanner for patient in rounds[0].patients.values() for scanner in patient})
 
     def seeds(self, *strategies: str) -> list[int]:
         """Return the seeds that all of these strategies have finished."""
         finished = [{campaign.seed for campaign in self.campaigns if campaign.strategy == name} for name in strategies]
         return sorted(set.intersection(*finished))
 
-    def curve(self, strategy: str, seeds: Sequence[int], vendors: Sequence[str] = ()) -> list[NDArray[np.float64]]:
-        """Return the Dice at each training, shape ``(seeds, patients)``, averaged over vendors (over all if none)."""
+    def curve(self, strategy: str, seeds: Sequence[int], scanners: Sequence[str] = ()) -> list[NDArray[np.float64]]:
+        """Return the Dice at each training, shape ``(seeds, patients)``, averaged over scanner models (all if none)."""
         of = [self.campaigns[Campaign(strategy, seed)] for seed in seeds]
-        chosen = vendors or self.vendors
+        chosen = scanners or self.scanners
         return [
             np.array([[_dice(rounds[k].patients, name, chosen) for name in self.patients] for rounds in of])
             for k in range(len(self.labels))
@@ -92,12 +92,12 @@ def curves(study: FinishedCampaigns) -> dict[str, list[Point]]:
     for strategy in study.strategies:
         seeds = study.seeds(strategy)
         overall = study.curve(strategy, seeds)
-        single = {vendor: study.curve(strategy, seeds, [vendor]) for vendor in study.vendors}
+        single = {scanner: study.curve(strategy, seeds, [scanner]) for scanner in study.scanners}
         found[strategy] = [
             Point(
                 labels,
                 seeded_interval(mean_over_patients, overall[k]),
-                {vendor: seeded_interval(mean_over_patients, single[vendor][k]) for vendor in study.vendors},
+                {scanner: seeded_interval(mean_over_patients, single[scanner][k]) for scanner in study.scanners},
             )
             for k, labels in enumerate(study.labels)
         ]
@@ -170,12 +170,12 @@ def markdown(study: FinishedCampaigns) -> str:
         for k, labels in enumerate(study.labels)
     ]
     lines = ["### Mean Dice against the number of labelled cases", "", *_table(header, rows), ""]
-    for vendor in study.vendors:
+    for scanner in study.scanners:
         rows = [
-            [str(labels), *(_interval(points[k].by_vendor[vendor], 1, 4) for points in found.values())]
+            [str(labels), *(_interval(points[k].by_scanner[scanner], 1, 4) for points in found.values())]
             for k, labels in enumerate(study.labels)
         ]
-        lines += [f"### The same on {vendor} scans", "", *_table(header, rows), ""]
+        lines += [f"### The same on {scanner} scans", "", *_table(header, rows), ""]
     compared = comparisons(study)
     if compared:
         header = ["Strategy", "Labels needed", "Random needs", "Labels saved, %", "Dice gained between start and end"]
@@ -200,8 +200,8 @@ _CAUTION = (
 )
 
 
-def _dice(patients: Measured, patient: str, vendors: Sequence[str]) -> float:
-    return float(np.mean([patients[patient][vendor][METRIC] for vendor in vendors if vendor in patients[patient]]))
+def _dice(patients: Measured, patient: str, scanners: Sequence[str]) -> float:
+    return float(np.mean([patients[patient][scanner][METRIC] for scanner in scanners if scanner in patients[patient]]))
 
 
 def _interval(found: SeededInterval, factor: float, digits: int) -> str:
