@@ -26,7 +26,7 @@ def active_learning_study(
     start: Annotated[int, typer.Option(help="Labelled cases to begin with.", min=1)] = 4,
     step: Annotated[int, typer.Option(help="Labels between two trainings.", min=1)] = 4,
     most: Annotated[int, typer.Option(help="Labels at the end of a campaign.", min=1)] = 24,
-    augmentation: Annotated[str, typer.Option(help="As in 'cfmri train segmenter'.")] = "classical",
+    augmentation: Annotated[str, typer.Option(help="As in 'cfmri train segmenter'.")] = "none",
     iterations: Annotated[int, typer.Option(help="Optimiser steps of every training.", min=1)] = 300,
     batch_size: Annotated[int, typer.Option(help="Slices per step.", min=1)] = 8,
     preset: Annotated[str, typer.Option(help="Size of the network: tiny or paper.")] = "tiny",

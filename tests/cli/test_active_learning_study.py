@@ -28,13 +28,13 @@ def test_a_study_goes_on_and_writes_tables(cfmri, folders, tmp_path):
     result = second.json()
     assert set(result["curves"]) == {"random", "acquisition_coverage", "counterfactual_disagreement"}
     assert [point["labels"] for point in result["curves"]["random"]] == [1, 2, 4]
-    assert result["settings"]["augmentation"] == "classical"
+    assert result["settings"]["augmentation"] == "none"
     assert {name for item in result["labelled"] for name in item["cases"][-1]} <= {
         f"{folder}/sub-000{number}" for folder in ("one", "two") for number in (1, 2)
     }
     assert json.loads((tmp_path / "result.json").read_text())["n_patients"] == 1
     assert "Labels saved, %" in (tmp_path / "table.md").read_text()
-    other = cfmri(*common, "--augmentation", "none")
+    other = cfmri(*common, "--augmentation", "classical")
     assert other.code == 2
     assert "other settings" in other.err
 
