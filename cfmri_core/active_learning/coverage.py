@@ -37,5 +37,5 @@ def _difference(name: str, first: AcquisitionParameters, second: AcquisitionPara
         return 0.0 if one is other else _UNKNOWN
     if name in RANGES:
         low, high = RANGES[name]
-        return min(1.0, abs(one - other) / (high - low))
+        return min(1.0, abs(float(one) - float(other)) / (high - low))
     return float(one != other)
