@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.active_learning.coverage import distances_to_nearest
+from cfmri_core.active_learning.coverage import acquisition_distance, distances_to_nearest
 from cfmri_core.errors import RequestError
 
 RANDOM, COVERAGE, DISAGREEMENT = "random", "acquisition_coverage", "counterfactual_disagreement"
 STRATEGIES = (RANDOM, COVERAGE, DISAGREEMENT)
+#: Distance from which the label of one case says nothing of another: two of the eight parameters differ.
+_UNLIKE = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ def next_case(strategy: str, unlabelled: Sequence[Case], labelled: Sequence[Case
 
     - ``random``: any.
     - ``acquisition_coverage``: the one whose acquisition lies furthest from those of the labelled cases.
-    - ``counterfactual_disagreement``: the one with the largest disagreement, less where the last labels brought a like
-      one: a labelled case whose disagreement is known was unlabelled when the segmenter was trained, and its label
-      will tell the next segmenter what a case of a like acquisition would. Cases whose disagreement is not known
-      are not chosen; where no case's is, the choice is by coverage.
+    - ``counterfactual_disagreement``: the one with the largest disagreement, halved for a case of the same acquisition
+      that was labelled since the segmenter was trained, and so on: that label will teach the next segmenter much of
+      what this one would. (A labelled case whose disagreement is known was unlabelled then.) Cases whose disagreement
+      is not known are not chosen; where no case's is, the choice is by coverage.
 
     Args:
         strategy: One of `STRATEGIES`.
@@ -95,8 +97,12 @@ def next_cases(
 
 
 def _worth(cases: Sequence[Case], labelled: Sequence[Case]) -> NDArray[np.float64]:
+    """Return the disagreement of each case, shared with the like cases that were labelled since the training."""
     disagreement = np.array([case.disagreement for case in cases], dtype=np.float64)
-    return disagreement * _remoteness(cases, [case for case in labelled if case.disagreement is not None])
+    since = [case.acquisition for case in labelled if case.disagreement is not None]
+    distances = [[acquisition_distance(case.acquisition, other) for other in since] for case in cases]
+    likeness = np.clip(1 - np.array(distances, dtype=np.float64).reshape(len(cases), len(since)) / _UNLIKE, 0, 1)
+    return np.maximum(disagreement, 0) / (1 + likeness.sum(axis=1))
 
 
 def _remoteness(cases: Sequence[Case], labelled: Sequence[Case]) -> NDArray[np.float64]:

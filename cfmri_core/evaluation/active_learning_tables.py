@@ -104,13 +104,13 @@ def curves(study: FinishedCampaigns) -> dict[str, list[Point]]:
     return found
 
 
-def comparisons(study: FinishedCampaigns) -> dict[str, Comparison]:
-    """Compare each strategy with random on the seeds that both have finished."""
+def comparisons(study: FinishedCampaigns, scanners: Sequence[str] = ()) -> dict[str, Comparison]:
+    """Compare each strategy with random on the seeds that both have finished, on some scanner models (or all)."""
     found = {}
     for strategy in study.strategies:
         seeds = study.seeds(strategy, RANDOM) if RANDOM in study.strategies else []
         if strategy != RANDOM and seeds:
-            own, random = study.curve(strategy, seeds), study.curve(RANDOM, seeds)
+            own, random = (study.curve(name, seeds, scanners) for name in (strategy, RANDOM))
             needed = partial(labels_needed, study.labels)
             between = slice(1, len(study.labels) - 1)  # start and end are the same for both
             found[strategy] = Comparison(
@@ -152,6 +152,7 @@ def summary(study: FinishedCampaigns) -> dict[str, Any]:
         "goal": f"mean Dice with all labels less {MARGIN}, with {AIM:.0%} fewer labels than random",
         "curves": curves(study),
         "comparisons": comparisons(study),
+        "comparisons_by_scanner": {scanner: comparisons(study, [scanner]) for scanner in study.scanners},
         "n_patients": len(study.patients),
         "seeds": {name: study.seeds(name) for name in study.strategies},
         "labelled": [
@@ -176,20 +177,16 @@ def markdown(study: FinishedCampaigns) -> str:
             for k, labels in enumerate(study.labels)
         ]
         lines += [f"### The same on {scanner} scans", "", *_table(header, rows), ""]
-    compared = comparisons(study)
-    if compared:
-        header = ["Strategy", "Labels needed", "Random needs", "Labels saved, %", "Dice gained between start and end"]
-        rows = [
-            [name, _interval(one.labels_needed, 1, 1), _interval(one.labels_needed_by_random, 1, 1),
-             _interval(one.saved, 100, 0), _interval(one.dice_gain, 1, 4)]
-            for name, one in compared.items()
-        ]  # fmt: skip
-        lines += [
-            f"### Labels until the mean Dice with all labels less {MARGIN} is reached",
-            "",
-            *_table(header, rows),
-            "",
-        ]
+    header = ["Tested on", "Strategy", "Labels needed", "Random needs", "Labels saved, %", "Dice gained on the way"]
+    rows = [
+        [tested, name, _interval(one.labels_needed, 1, 1), _interval(one.labels_needed_by_random, 1, 1),
+         _interval(one.saved, 100, 0), _interval(one.dice_gain, 1, 4)]
+        for tested, scanners in (("all scanners alike", []), *((scanner, [scanner]) for scanner in study.scanners))
+        for name, one in comparisons(study, scanners).items()
+    ]  # fmt: skip
+    if rows:
+        title = f"### Labels until the mean Dice with all labels less {MARGIN} is reached"
+        lines += [title, "", *_table(header, rows), ""]
     return "\n".join([*lines, _CAUTION, ""])
 
 

@@ -20,10 +20,13 @@ _ANY_PROTOCOL = {name: getattr(next(iter(PRESETS.values())), name) for name in C
 
 
 class CounterfactualDisagreement(ImageScoring):
-    """One minus the mean Dice between the segmentation of an image and those of its counterfactuals."""
+    """See `cfmri_core.active_learning.disagreement`."""
 
     name = "counterfactual_disagreement"
-    summary = "How much the segmentation of each unlabelled image changes over its counterfactuals: 0 (not) to 1"
+    summary = (
+        "How much further the segmentation of each unlabelled image lies from those of its counterfactuals than these "
+        "from each other: 1 - Dice, so 0 where its acquisition makes no difference"
+    )
 
     def files(self, datastore: Datastore) -> dict[str, Path]:
         """Return the images without a final label."""
