@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo serve test soak lint evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
-	studies/evaluation segmentation-study demo-weights debian-packages clean
+	studies/evaluation segmentation-study active-learning-study demo-weights debian-packages clean
 
 demo: .venv/.runtime
 	$(BIN)/cfmri demo demo
@@ -109,6 +109,15 @@ segmentation-study: .venv/.runtime
 	cp studies/segmentation/study/result.json results/segmentation.json
 	cp studies/segmentation/study/table.md results/segmentation.md
 	cp studies/segmentation/study/cases.csv results/segmentation-cases.csv
+
+# How many labels does active learning save? 85 short trainings: an hour or two on two cores. A study that was stopped goes
+# on; two processes share it by --part 1/2 and --part 2/2 in the last command.
+active-learning-study: .venv/.runtime
+	$(BIN)/cfmri simulate studies/active/pool --subjects 40 --seed 52000 --slab-mm 24
+	$(BIN)/cfmri simulate studies/active/test --subjects 24 --seed 86000 --slab-mm 24 --paired results/active-learning-targets.json
+	$(BIN)/cfmri active-learning-study studies/active/pool --test studies/active/test --output studies/active/study
+	cp studies/active/study/result.json results/active-learning.json
+	cp studies/active/study/table.md results/active-learning.md
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \

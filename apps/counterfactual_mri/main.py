@@ -15,9 +15,16 @@ from cfmri_server.problem import NotFoundError
 from cfmri_server.quiet import quiet_libraries
 from cfmri_server.served_models import ServedModels
 from cfmri_server.state import StateFolder
+from lib.activelearning.acquisition_coverage import AcquisitionCoverage
+from lib.activelearning.case_strategy import CaseStrategy
+from lib.activelearning.counterfactual_disagreement import CounterfactualDisagreement
+from lib.activelearning.random import Random
 from lib.configs import CONFIGS
 from lib.configs.model_config import ModelConfig
 from lib.infers.volume_task import VolumeTask
+from lib.scoring.counterfactual_disagreement import CounterfactualDisagreement as CounterfactualDisagreementScoring
+from lib.scoring.dice import Dice
+from lib.scoring.image_scoring import ImageScoring
 from lib.trainers.model_trainer import ModelTrainer
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
@@ -32,7 +39,8 @@ class CounterfactualMriApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         quiet_libraries()
         self.state = StateFolder.of(Path(studies))
-        self.configs = _chosen(conf or {}, ServedModels(self.state))
+        self.models = ServedModels(self.state)
+        self.configs = _chosen(conf or {}, self.models)
         super().__init__(
             app_dir,
             studies,
@@ -63,6 +71,15 @@ class CounterfactualMriApp(MONAILabelApp):
         """Return the training task of each model."""
         return {name: config.trainer() for name, config in self.configs.items()}
 
+    def init_scoring_methods(self) -> dict[str, Any]:
+        """Return what scores images: the worth of a label, and how good the segmenter is."""
+        return {method.name: method for method in (CounterfactualDisagreementScoring(self.models), Dice(self.models))}
+
+    def init_strategies(self) -> dict[str, Any]:
+        """Return what chooses the image to label next."""
+        scoring = CounterfactualDisagreementScoring(self.models)
+        return {task.name: task for task in (CounterfactualDisagreement(scoring), AcquisitionCoverage(), Random())}
+
     def infer_task(self, model: str) -> VolumeTask[Any]:
         """Return a model's inference task.
 
@@ -70,6 +87,22 @@ class CounterfactualMriApp(MONAILabelApp):
             NotFoundError: There is no such model.
         """
         return _named(self._infers, model)
+
+    def strategy(self, name: str) -> CaseStrategy:
+        """Return a strategy.
+
+        Raises:
+            NotFoundError: There is no such strategy.
+        """
+        return _named(self._strategies, name, "strategy")
+
+    def scoring_method(self, name: str) -> ImageScoring:
+        """Return a scoring method.
+
+        Raises:
+            NotFoundError: There is no such method.
+        """
+        return _named(self._scoring_methods, name, "scoring method")
 
     def train_task(self, model: str) -> ModelTrainer:
         """Return a model's training task.
@@ -89,9 +122,9 @@ def _chosen(conf: Mapping[str, str], models: ServedModels) -> dict[str, ModelCon
     return {name: CONFIGS[name](models) for name in names}
 
 
-def _named(tasks: Mapping[str, Any], model: str) -> Any:
-    if model not in tasks:
+def _named(tasks: Mapping[str, Any], name: str, what: str = "model") -> Any:
+    if name not in tasks:
         accepted = ", ".join(tasks)
-        raise NotFoundError("There is no such model.", f"Use one of: {accepted}.", field="model", value=model,
+        raise NotFoundError(f"There is no such {what}.", f"Use one of: {accepted}.", field=what, value=name,
                             accepted=accepted)  # fmt: skip
-    return tasks[model]
+    return tasks[name]

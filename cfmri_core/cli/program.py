@@ -13,6 +13,7 @@ import typer
 
 from cfmri_core import __version__
 from cfmri_core.cli import (
+    active_learning_study,
     augment,
     benchmark,
     calibration,
@@ -53,6 +54,7 @@ app.command("evaluate")(evaluation.evaluate)
 app.command("evaluation-page", hidden=True)(evaluation.evaluation_page)
 app.command("stress-test")(stress_test.stress_test)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
+app.command("active-learning-study")(active_learning_study.active_learning_study)
 app.command("import-checkpoint")(importing.import_checkpoint)
 app.command("bundle")(importing.bundle)
 app.command("bench")(benchmark.bench)

@@ -52,7 +52,7 @@ def segmentation_study(
     names = arms.split(",") if arms else list(AUGMENTATIONS)
     for name in names:
         needs_counterfactuals(name)  # refuses an unknown arm before anything is read
-    runs = runner.planned_runs(directions.split(","), names, seeds, _part(part))
+    runs = runner.planned_runs(directions.split(","), names, seeds, parse_part(part))
     learners = [study for folder in training for study in list_studies(folder)]
     patients = list_studies(test)[:limit]
     runner.require_disjoint(learners, patients)
@@ -103,7 +103,12 @@ def _editor_settings(plan: CounterfactualPlan) -> dict[str, Any]:
     }
 
 
-def _part(text: str) -> tuple[int, int]:
+def parse_part(text: str) -> tuple[int, int]:
+    """Return the part of a study that an option names.
+
+    Raises:
+        RequestError: It is not of the form K/N.
+    """
     number, slash, parts = text.partition("/")
     if not (slash and number.isdigit() and parts.isdigit()):
         raise RequestError(f"--part '{text}' is not a part.", "Give K/N, for example 1/2 and 2/2 in two processes.")

@@ -166,9 +166,7 @@ def measure(segmenter: Segmenter, scans: Sequence[LabelledScan]) -> dict[str, di
         agreement = tissue_agreement(segment_volume(scan.volume, segmenter), scan.truth)
         for test in (scan.vendor, f"{scan.vendor} {scan.model}"):
             found.setdefault(scan.patient, {}).setdefault(test, []).append(agreement)
-    return {
-        patient: {test: _averaged(measured) for test, measured in tests.items()} for patient, tests in found.items()
-    }
+    return {patient: {test: averaged(measured) for test, measured in tests.items()} for patient, tests in found.items()}
 
 
 def finished_runs(root: Path) -> dict[Run, Measured]:
@@ -189,7 +187,8 @@ def finished_runs(root: Path) -> dict[Run, Measured]:
     return runs
 
 
-def _averaged(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def averaged(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric."""
     return {name: float(np.mean([values[name] for values in measured])) for name in measured[0]}
 
 

@@ -119,10 +119,11 @@ def _kept(
         return make().half().float()  # as exact as the cache, so that a run with it and one without see the same
     decides = [plan.editor.sha256, scan, request, METHODS[request.method]]
     key = hashlib.sha256(json_text(decides, indent=None).encode()).hexdigest()
-    return _read_or_make(plan.cache / key[:2] / f"{key}.npy", shape, make)
+    return read_or_make(plan.cache / key[:2] / f"{key}.npy", shape, make)
 
 
-def _read_or_make(path: Path, shape: torch.Size, make: Callable[[], Tensor]) -> Tensor:
+def read_or_make(path: Path, shape: torch.Size, make: Callable[[], Tensor]) -> Tensor:
+    """Return the tensor that a file keeps, float16 on disk and float32 here; made where there is none of that shape."""
     try:
         kept = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):

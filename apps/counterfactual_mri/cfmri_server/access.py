@@ -83,6 +83,7 @@ ROUTES = (
     # Learning
     Route("POST", "/activelearning/{strategy}", _ANNOTATOR, "next sample"),
     Route("GET", "/scoring/", _READER),
+    Route("GET", "/scoring/progress/{method}", _READER),
     Route("POST", "/scoring/{method}", _ANNOTATOR, "score"),
     Route("DELETE", "/scoring/", _ANNOTATOR, "stop scoring"),
     Route("GET", "/train/", _READER),

@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 
 from cfmri_core import __version__
 from cfmri_core.errors import CfmriError
-from cfmri_server import archive_routes, inference, publishing, training
+from cfmri_server import active_learning, archive_routes, inference, publishing, training
 from cfmri_server.audit import AuditLog
 from cfmri_server.audit_trail import AuditTrail
 from cfmri_server.exposure import Exposure
@@ -165,8 +165,9 @@ def install(target: FastAPI) -> FastAPI:
     wins, so ours go to the front of the list.
     """
     trainings = (training.progress_router, training.router, publishing.list_router, publishing.router)
+    labelling = (active_learning.router, active_learning.scoring_router)
     archives = (archive_routes.router, archive_routes.storing)
-    routers = (health, inference.router, *trainings, *archives, uploads, sessions)
+    routers = (health, inference.router, *trainings, *labelling, *archives, uploads, sessions)
     for position, router in enumerate(routers):
         target.include_router(router)
         target.router.routes.insert(position, target.router.routes.pop())

@@ -59,11 +59,19 @@ def read_image(path: Path) -> SourceImage:
     if path.is_dir():
         series = read_series(path)
         return SourceImage(series.volume, series.acquisition.parameters)
+    volume = _read_nrrd(path) if path.name.endswith(".nrrd") else _read_nifti(path)
+    return SourceImage(volume, acquisition_beside(path))
+
+
+def acquisition_beside(path: Path) -> AcquisitionParameters:
+    """Return what the sidecar of a NIfTI file says; no pixel is read, and where there is none, nothing is known.
+
+    Raises:
+        DicomReadError: The sidecar is not a JSON object.
+    """
     sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    is_nrrd = path.name.endswith(".nrrd")
-    volume = _read_nrrd(path) if is_nrrd else _read_nifti(path)
-    has_sidecar = not is_nrrd and sidecar.is_file()
-    return SourceImage(volume, read_sidecar(path).parameters if has_sidecar else AcquisitionParameters())
+    has_sidecar = not path.name.endswith(".nrrd") and sidecar.is_file()
+    return read_sidecar(path).parameters if has_sidecar else AcquisitionParameters()
 
 
 def write_image(path: Path, volume: Volume) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 #: Loggers that write requests, paths or ids below this level.
 _LEVELS = {"monailabel": logging.ERROR, "uvicorn.access": logging.CRITICAL, "filelock": logging.ERROR,
            "watchdog": logging.ERROR, "task_train": logging.WARNING, "task_batch_infer": logging.WARNING,
+           "task_scoring": logging.WARNING,
            "multipart": logging.ERROR, "nibabel.global": logging.ERROR}  # fmt: skip
 
 

@@ -30,6 +30,7 @@ MAX_STEPS = max(method.depth for method in METHODS.values())
 MAX_SEED = 2**31 - 1
 MAX_EPOCHS = 1000
 MAX_COUNTERFACTUALS = 16
+MAX_EXCLUDED = 10_000
 #: Where targets of counterfactuals may be drawn from; a file of protocols would be a path on the server.
 POPULATIONS = (DUKE_NAME, OTHER_MANUFACTURER, *published_manufacturers())
 
@@ -190,6 +191,18 @@ class SegmenterTrainParams(TrainParams):
             raise FieldError(f"There is no such {info.field_name}.", f"Use one of: {names}.", field=info.field_name,
                              value=value, accepted=names)  # fmt: skip
         return value
+
+
+class NextCaseParams(RequestParams):
+    """What a strategy accepts.
+
+    Attributes:
+        seed: Decides between equals, and the random choice.
+        exclude: Images that are not to be chosen, for instance because another reader has them.
+    """
+
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    exclude: list[str] = Field(default=[], max_length=MAX_EXCLUDED)
 
 
 def parse_params(schema: type[Schema], params: str | Mapping[str, Any], model: str) -> Schema:

@@ -67,6 +67,10 @@ class StateFolder:
         """The JSON file that tells how far one model's training is."""
         return self.training(model) / "progress.json"
 
+    def scores_file(self, method: str) -> Path:
+        """What one scoring method found, and how far it is."""
+        return self.root / "scores" / f"{method}.json"
+
     def clear_work(self) -> Path:
         """Empty the work folder, readable by its owner only, and return it."""
         shutil.rmtree(self.work, ignore_errors=True)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends
 from monailabel.config import settings
 from monailabel.endpoints import batch_infer as stock_batch
-from monailabel.endpoints import scoring as stock_scoring
 from monailabel.endpoints import train as stock_train
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
@@ -15,7 +14,7 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.utils import tasks
 
 from cfmri_server.identifiers import require_label_tag
-from cfmri_server.problem import FieldError, NotFoundError
+from cfmri_server.problem import FieldError
 from cfmri_server.request_schema import parse_params
 
 router = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))])
@@ -52,20 +51,6 @@ def train_progress(model: str) -> dict[str, Any]:
     goes_on = f"asked for again it goes on after epoch {kept}" if kept else "asked for again it begins anew"
     state = "failed" if status == "ERROR" else "stopped"
     return {**progress, "state": state, "eta_s": None, "message": f"{ended}; {goes_on}."}
-
-
-@router.post("/scoring/{method}", tags=["Scoring"])
-def score(method: str, params: Params = None) -> dict[str, Any]:
-    """Start a scoring method in a process of its own; as MONAI Label's route, for methods there are, as they are."""
-    if params:  # MONAI Label would take folders of code from them
-        raise FieldError("Scoring takes no parameters.", field=next(iter(params)), accepted="{}")
-    methods = app_instance().info()["scoring"]
-    if method not in methods:
-        raise NotFoundError(
-            "There is no such scoring method.", field="method", value=method, accepted=", ".join(methods)
-        )
-    answer: dict[str, Any] = stock_scoring.run_method(method, params, run_sync=False)
-    return answer
 
 
 @router.post("/batch/infer/{model}", tags=["Infer"])

@@ -47,7 +47,7 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
         own = self.models.default_method()
         method = params.method or editing.method_for(params.steps, params.guidance_scale, own)
         editor = loaded(self.models.editor_for(method), device, progress)
-        factual, sources = self._factual(image, params, device, progress)
+        factual, sources = self.factual(image, params, device, progress)
         request = editing.EditRequest(
             changes=params.changes(),
             method=method,
@@ -71,7 +71,7 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
             segmenter = loaded(self.models.segmenter, device, progress)
         return Trust.of(editor, folder, predictor, segmenter)
 
-    def _factual(
+    def factual(
         self, image: SourceImage, params: CounterfactualParams, device: str, progress: Progress
     ) -> tuple[AcquisitionParameters, dict[str, str]]:
         """Collect how the image was acquired, and for each parameter who says so.

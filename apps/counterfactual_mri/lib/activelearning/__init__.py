@@ -1,0 +1,1 @@
+"""Strategies: which image to label next."""

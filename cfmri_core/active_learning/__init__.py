@@ -1,0 +1,1 @@
+"""Active learning: which unlabelled case to label next."""
