@@ -20,16 +20,22 @@ class UploadBody:
         filePath: File to send, or ``None``.
         fileName: Name under which it is sent. Give a random one: the real name may hold patient data.
         onSent: Called with (bytes sent, bytes in all) before each piece; may raise to stop the upload.
+        field: Name of the file's field.
     """
 
     def __init__(
-        self, parameters: str, filePath: Path | None, fileName: str, onSent: Callable[[int, int], None] | None = None
+        self,
+        parameters: str,
+        filePath: Path | None,
+        fileName: str,
+        onSent: Callable[[int, int], None] | None = None,
+        field: str = "file",
     ) -> None:
         boundary = uuid.uuid4().hex
         self.contentType = f"multipart/form-data; boundary={boundary}"
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{parameters}\r\n'
         if filePath is not None:
-            head += f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{fileName}"\r\n'
+            head += f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{fileName}"\r\n'
             head += "Content-Type: application/octet-stream\r\n\r\n"
         self._head = head.encode()
         self._tail = ("\r\n" if filePath is not None else "").encode() + f"--{boundary}--\r\n".encode()

@@ -6,7 +6,7 @@ and the server share no Python code, only ``api_version``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 #: Version of the server's parameter list and job routes that this extension speaks.
@@ -107,11 +107,16 @@ class Model:
 
 @dataclass(frozen=True)
 class Server:
-    """A cfmri server: its version, its models and the models that it can train."""
+    """A cfmri server: its version, its models, those that it can train, and how it chooses the next case.
+
+    Attributes:
+        strategies: What each strategy does, by its name.
+    """
 
     version: str
     models: Mapping[str, Model]
     trainers: Mapping[str, Model]
+    strategies: Mapping[str, str] = field(default_factory=dict)
 
 
 def parseInfo(info: Any) -> Server:
@@ -128,7 +133,17 @@ def parseInfo(info: Any) -> Server:
     if not models:
         raise SchemaError("None of the server's models is a cfmri model.")
     trainers = info.get("trainers") if isinstance(info.get("trainers"), dict) else {}
-    return Server(str(info.get("version") or ""), models, _parseModels(trainers, versioned=False))
+    return Server(
+        str(info.get("version") or ""), models, _parseModels(trainers, versioned=False), _parseStrategies(info)
+    )
+
+
+def _parseStrategies(info: dict) -> dict[str, str]:
+    found = info.get("strategies") if isinstance(info.get("strategies"), dict) else {}
+    return {
+        name: str(strategy.get("description") or "") if isinstance(strategy, dict) else ""
+        for name, strategy in found.items()
+    }
 
 
 def _parseModels(models: dict, versioned: bool = True) -> dict[str, Model]:
