@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from app.answers import form, parts, refusal, saved_image
+from app.answers import all_parts, form, parts, refusal, saved_image
 from cfmri_core.acquisition import PARAMETERS
 
 MODELS = ("iap_predictor", "counterfactual", "tissue_segmenter")
@@ -67,6 +67,22 @@ def test_counterfactual_tells_how_it_was_made(server):
     assert set(evidence["changes"]) >= {"echo_time_ms", "manufacturer_model"}
     assert evidence["requested"]["echo_time_ms"] == 1.4
     assert evidence["factual_sources"]["echo_time_ms"] == "header"
+
+
+def test_uncertainty_is_a_second_image_on_the_same_grid(server, source, tmp_path):
+    answer = edit(server, echo_time_ms=1.4, method="inversion", guidance_scale=1.5, uncertainty=True)
+    found = all_parts(answer)
+    assert set(found) == {"params", "image", "uncertainty"}
+    images = {}
+    for name in ("image", "uncertainty"):
+        (tmp_path / f"{name}.nii.gz").write_bytes(found[name])
+        images[name] = nibabel.load(tmp_path / f"{name}.nii.gz")
+    assert images["uncertainty"].shape == images["image"].shape
+    np.testing.assert_array_equal(images["uncertainty"].affine, images["image"].affine)
+    assert images["uncertainty"].get_fdata().min() >= 0
+    assert json.loads(found["params"])["uncertainty"]["level"] == 0.9
+    assert set(all_parts(edit(server, echo_time_ms=1.4))) == {"params", "image"}
+    assert refusal(edit(server, uncertainty="much"), 422)["field"] == "uncertainty"
 
 
 def test_no_change_returns_the_source(server, source, tmp_path):

@@ -10,13 +10,13 @@ from CounterfactualMRILib.problems import Cancelled, ServerProblem
 from scripted_server import INFO, Answer, jobScript, multipartAnswer
 
 QUICK = Timeouts(connect=0.5, answer=0.4, transfer=0.6, poll=0.01)
-NRRD = b"NRRD0005\nrest"
+NIFTI = b"\x5c\x01\x00\x00rest"
 
 
 @pytest.fixture
 def image(tmp_path):
-    path = tmp_path / "Jane Doe.nrrd"
-    path.write_bytes(NRRD + bytes(200_000))
+    path = tmp_path / "Jane Doe.nii"
+    path.write_bytes(NIFTI + bytes(200_000))
     return path
 
 
@@ -133,11 +133,14 @@ def test_run_sends_reports_and_saves(scripted, image, tmp_path):
         {"state": "running", "step": 3, "steps": 20, "message": "Denoising"},
         {"state": "done"},
     )
-    server = scripted(jobScript("counterfactual", multipartAnswer({"synthetic": True}, NRRD), *statuses))
+    server = scripted(
+        jobScript("counterfactual", multipartAnswer({"synthetic": True}, NIFTI, uncertainty=b"2"), *statuses)
+    )
     reports = []
     result = run(server, image, tmp_path, report=lambda *report: reports.append(report))
     assert result.values == {"synthetic": True}
-    assert result.imagePath.read_bytes() == NRRD
+    assert result.images["image"].read_bytes() == NIFTI
+    assert result.images["uncertainty"].read_bytes() == b"2"
     assert (3, 20, "Denoising, step 3 of 20") in reports
     assert reports[0][2].startswith("Sending")
     body = server.received[0][3]
@@ -149,7 +152,7 @@ def test_run_sends_reports_and_saves(scripted, image, tmp_path):
 def test_json_only_result(scripted, image, tmp_path):
     server = scripted(jobScript("counterfactual", Answer(body={"predicted": {}})))
     result = run(server, image, tmp_path)
-    assert (result.values, result.imagePath) == ({"predicted": {}}, None)
+    assert (result.values, result.images) == ({"predicted": {}}, {})
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,6 @@ def test_how_a_job_can_end_badly(scripted, image, tmp_path, status, kind):
         Answer(body=b"garbage", contentType="multipart/form-data; boundary=b"),
         Answer(body=b"garbage", contentType="image/png"),
         Answer(body=[1, 2]),
-        multipartAnswer({"synthetic": True}, b"\x1f\x8bnot nrrd"),
     ],
 )
 def test_result_that_cannot_be_read(scripted, image, tmp_path, answer):
@@ -233,35 +235,3 @@ def test_cancel_while_sending(scripted, image, tmp_path):
     asked = iter([False])
     with pytest.raises(Cancelled):
         run(server, image, tmp_path, isCancelled=lambda: next(asked, True))
-
-
-def trainScript(*progress):
-    return {
-        ("POST", "/train/tissue_segmenter"): Answer(body={"id": "1"}),
-        ("GET", "/train/progress/tissue_segmenter"): [Answer(body=state) for state in progress],
-        ("DELETE", "/train/"): Answer(body={}),
-    }
-
-
-def test_train_reports_until_done(scripted):
-    running = {"state": "running", "epoch": 1, "epochs": 2, "loss": 0.5, "metric": 0.25, "eta_s": 7}
-    server = scripted(
-        trainScript({"state": "preparing", "message": "Reading studies"}, running, {**running, "state": "done"})
-    )
-    reports = []
-    client = Client(server.address, timeouts=QUICK)
-    status = client.train("tissue_segmenter", {"augmentation": "none"}, lambda *report: reports.append(report))
-    assert status.state == "done"
-    assert reports[0][2] == "Reading studies"
-    assert reports[1][:3] == (1, 2, "Epoch 1 of 2, loss 0.5, best validation 0.25, about 7 s left")
-    assert reports[1][3].score == 0.25
-    assert json.loads(server.received[0][3]) == {"augmentation": "none"}
-
-
-def test_train_fails_or_is_stopped(scripted):
-    client = Client(scripted(trainScript({"state": "failed", "message": "No labels"})).address, timeouts=QUICK)
-    assert "No labels" in str(problemOf(lambda: client.train("tissue_segmenter", {})))
-    server = scripted(trainScript({"state": "running", "epoch": 1, "epochs": 9}))
-    with pytest.raises(Cancelled):
-        Client(server.address, timeouts=QUICK).train("tissue_segmenter", {}, isCancelled=lambda: True)
-    assert server.received[-1][:2] == ("DELETE", "/train/")

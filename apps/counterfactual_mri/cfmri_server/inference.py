@@ -205,5 +205,7 @@ def _response(job: Job, output: Output) -> Response:
         "params": (None, json.dumps(outcome.report), "application/json"),
         "image": (outcome.image.name, outcome.image.read_bytes(), "application/octet-stream"),
     }
+    for name, path in outcome.further.items():
+        fields[name] = (path.name, path.read_bytes(), "application/octet-stream")
     body = MultipartEncoder(fields=fields)
     return Response(body.to_string(), media_type=body.content_type)

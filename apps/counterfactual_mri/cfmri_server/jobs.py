@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +30,12 @@ class Outcome:
     Attributes:
         image: Result image inside the job's folder, or ``None``.
         report: The JSON part of the answer.
+        further: Images beside the result, by the name of their part of the answer.
     """
 
     image: Path | None
     report: dict[str, Any]
+    further: Mapping[str, Path] = field(default_factory=dict)
 
 
 Work = Callable[[Path, Progress], Outcome]

@@ -30,10 +30,10 @@ def insertCase(image: Image, window: tuple[float, float], imageId: str, address:
     """
     node = exchange.nodeOf(image)
     node.SetName(slicer.mrmlScene.GetUniqueNameByString(imageId))
-    node = slicer.mrmlScene.AddNode(node)
     if known:
         node.SetAttribute(acquisition.ATTRIBUTE, json.dumps(dict(known), sort_keys=True))
     markCase(node, imageId, address)
+    node = slicer.mrmlScene.AddNode(node)  # selectors look at it from here on
     low, high = window
     showVolume(node, high - low, (low + high) / 2)
     return node

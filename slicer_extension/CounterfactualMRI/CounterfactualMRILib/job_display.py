@@ -12,8 +12,8 @@ class JobDisplay:
     """Shows the progress of a job, and its outcome when it has ended.
 
     Args:
-        bar: Progress bar; visible while a job runs, moving to and fro while the number of steps is unknown. ``None`` for
-            short work.
+        bar: Progress bar; visible while a job runs, moving to and fro while the number of steps is unknown. ``None``
+            for short work.
         label: Where progress and outcome are written, unless `watch` names another label.
     """
 

@@ -8,6 +8,7 @@ Source: nifti1.h of the NIfTI-1.1 standard: a header of 348 bytes, voxels from `
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def _read(file: BinaryIO) -> Image:
     voxels = np.empty(shape[::-1], dtype=np.dtype(order + name))
     _fill(memoryview(voxels).cast("B"), file)
     voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    if slope not in (0.0, 1.0) or (slope == 1.0 and shift != 0.0):
+    if math.isfinite(slope) and math.isfinite(shift) and slope != 0.0 and (slope, shift) != (1.0, 0.0):
         voxels = voxels.astype(np.float32) * np.float32(slope) + np.float32(shift)
     return Image(voxels, _matrix(header, order))
 

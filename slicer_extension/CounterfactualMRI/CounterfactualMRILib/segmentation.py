@@ -91,7 +91,8 @@ def labelImage(numbers: Image, names: Sequence[str], labels: Sequence[LabelClass
     unknown = [name for name in names if name.casefold() not in values]
     if unknown:
         known = ", ".join(label.name for label in labels)
-        raise ExchangeProblem(f"The server has no label '{unknown[0]}'.", f"Rename or remove the segment. Known: {known}.")
+        hint = f"Rename or remove the segment. Known: {known}."
+        raise ExchangeProblem(f"The server has no label '{unknown[0]}'.", hint)
     table = np.array([0, *(values[name.casefold()] for name in names)], np.uint8)
     return Image(table[numbers.voxels], numbers.ijkToRAS)
 
@@ -116,7 +117,10 @@ def _exported(segmentation, ids, source) -> Image:
             raise ExchangeProblem("The segmentation does not lie on the volume's grid.", "Segment this volume.")
         return Image(voxels, exchange.matrixOf(source))
     finally:
+        colors = labelmap.GetDisplayNode().GetColorNode() if labelmap.GetDisplayNode() else None
         results.removeVolume(labelmap)
+        if colors is not None and not colors.GetSingletonTag():
+            scene.RemoveNode(colors)  # made by the export for the names of the segments
 
 
 def _nameSegment(segment, value: int, labels: Sequence[LabelClass]) -> None:

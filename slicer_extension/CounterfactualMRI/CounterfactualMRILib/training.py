@@ -101,9 +101,7 @@ class Training:
                 note=str(answer.get("message") or ""),
             )
         except (TypeError, ValueError) as error:
-            raise self._client.unreadable(
-                "The server's report on the training cannot be read.", str(answer)
-            ) from error
+            raise self._client.unreadable("The server's report on the training cannot be read.", str(answer)) from error
 
     def stop(self) -> None:
         """Stop whatever training runs."""

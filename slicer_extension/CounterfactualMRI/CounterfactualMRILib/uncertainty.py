@@ -52,7 +52,8 @@ def inWords(evidence: Mapping[str, Any]) -> str:
     if not isinstance(mean, (int, float)):
         return ""
     basis = "calibrated on paired truth" if said.get("calibrated") else "not calibrated: the spread of replays only"
-    return f"The truth should lie within ± {mean:.3g} (mean half-width of the {said.get('level', 0.9):.0%} interval, {basis})."
+    level = f"{said.get('level', 0.9):.0%}"
+    return f"The truth should lie within ± {mean:.3g} (mean half-width of the {level} interval, {basis})."
 
 
 def _color(place: float) -> tuple[float, float, float]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -36,10 +37,12 @@ class Inference:
     Attributes:
         volume: Result image, or ``None`` where the answer is JSON only.
         report: The JSON part.
+        further: Images beside the result, by the name of their part of the answer.
     """
 
     volume: Volume | None
     report: dict[str, Any]
+    further: Mapping[str, Volume] = field(default_factory=dict)
 
 
 class VolumeTask(InferTask, Generic[Params]):
@@ -73,9 +76,11 @@ class VolumeTask(InferTask, Generic[Params]):
         result = self.infer(read_image(source), params, device, progress)
         if result.volume is None:
             return Outcome(None, plain(result.report))
-        image = folder / f"image{params.result_extension}"
-        write_image(image, result.volume)
-        return Outcome(image, plain(result.report))
+        paths = {}
+        for name, volume in {"image": result.volume, **result.further}.items():
+            paths[name] = folder / f"{name}{params.result_extension}"
+            write_image(paths[name], volume)
+        return Outcome(paths.pop("image"), plain(result.report), paths)
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Run as MONAI Label asks its tasks to, e.g. from its batch inference."""
