@@ -1,6 +1,7 @@
 """Module CounterfactualMRI: how would this scan have looked, had it been acquired otherwise?"""
 
 import json
+from pathlib import Path
 
 import qt
 import slicer
@@ -12,10 +13,11 @@ from CounterfactualMRILib.controls import ParameterControls
 from CounterfactualMRILib.exchange import ExchangeProblem, gridOfResult
 from CounterfactualMRILib.job_display import JobDisplay
 from CounterfactualMRILib.layout import Comparison, sliceInView
-from CounterfactualMRILib.logic import DEFAULT_ADDRESS, CounterfactualMRILogic
+from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import Problem, ServerProblem
 from CounterfactualMRILib.reader_section import ReaderSection
 from CounterfactualMRILib.results_section import ResultsSection
+from CounterfactualMRILib.sample_data import registerSampleData
 from CounterfactualMRILib.schema import COUNTERFACTUAL
 from CounterfactualMRILib.server_section import ServerSection
 from CounterfactualMRILib.training_section import TrainingSection
@@ -27,6 +29,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 POLL_INTERVAL_MS = 100
+ICON = Path(__file__).parent / "Resources" / "Icons" / "CounterfactualMRI.png"
 
 
 class CounterfactualMRI(ScriptedLoadableModule):
@@ -45,6 +48,7 @@ class CounterfactualMRI(ScriptedLoadableModule):
             "For research only: a synthetic image is not an acquisition."
         )
         self.parent.acknowledgementText = "Built on MONAI Label and MONAI."
+        slicer.app.connect("startupCompleted()", lambda: registerSampleData(str(ICON)))
 
 
 class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -73,7 +77,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         panel.setMRMLScene(slicer.mrmlScene)
         ui, self.logic = self.ui, CounterfactualMRILogic()
         self.display = JobDisplay(ui.progressBar, ui.statusLabel)
-        self.serverSection = ServerSection(ui, self.logic, DEFAULT_ADDRESS, self.showAvailability)
+        self.serverSection = ServerSection(ui, self.logic, self.showAvailability)
         self.case = CaseSection(ui, self.logic, self._start, self.showAvailability)
         self.results = ResultsSection(ui, self.logic, self.comparison, self.onResultSelected, self.wake)
         self.training = TrainingSection(ui, self.logic, lambda: self.parameterNode, self.wake)

@@ -23,6 +23,12 @@ def test_the_next_image_and_none_when_nothing_is_left(scripted):
     assert caught.value.kind == problems.UNREADABLE
 
 
+def test_images_are_listed_in_order(scripted):
+    server = scripted({("GET", "/datastore/?output=all"): [Answer(body={"objects": {"b": {}, "a": {}}}), Answer()]})
+    assert datastore(server).images() == ["a", "b"]
+    assert datastore(server).images() == []
+
+
 def test_counts(scripted):
     server = scripted({("GET", "/datastore/"): [Answer(body={"completed": 3, "total": 12}), Answer(body={})]})
     assert str(datastore(server).counts()) == "3 of 12 labelled"

@@ -64,6 +64,7 @@ def test_only_modules_that_slicer_has_are_imported(source):
         "vtk",
         "qt",
         "ctk",
+        "SampleData",
         "CounterfactualMRILib",
         "CounterfactualMRI",
     }

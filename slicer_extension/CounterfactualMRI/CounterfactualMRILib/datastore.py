@@ -48,6 +48,11 @@ class Datastore:
         except (KeyError, TypeError, ValueError) as error:
             raise self._client.unreadable("The server's count of labels cannot be read.", str(answer)) from error
 
+    def images(self) -> list[str]:
+        """Return the ids of all images."""
+        objects = self._client.ask("GET", "/datastore/?output=all").get("objects")
+        return sorted(objects) if isinstance(objects, dict) else []
+
     def next(self, strategy: str) -> str | None:
         """Return the image that a strategy wants labelled next, ``None`` when nothing is left."""
         timeout = self._client.timeouts.transfer  # a strategy may look at many images before it answers

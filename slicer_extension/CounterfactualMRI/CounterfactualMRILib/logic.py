@@ -216,22 +216,11 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             A new volume node, ``None`` when every image has a label, and the `datastore.Counts`; or the job.
         """
 
-        def work(report: Callable, isCancelled: Callable):
-            client = connection.open()
-            store = Datastore(client)
-            imageId = store.next(strategy)
-            if imageId is None:
-                return None, store.counts()
-            image = nifti.read(store.fetch(imageId, folder.path, report, isCancelled))
-            case = image, cases.windowOf(image), imageId, client.address, store.acquisition(imageId)
-            return case, store.counts()
+        return self._loadCase("Asking for the next case", lambda store: store.next(strategy), wait)
 
-        def finish(found) -> tuple[Any, Counts]:
-            case, counts = found
-            return None if case is None else cases.insertCase(*case), counts
-
-        connection, folder = self._connection, exchange.TransferFolder()
-        return self._run(Job("Asking for the next case", work, finish, folder.remove), wait)
+    def firstCase(self, wait: bool = True):
+        """Load the first of the server's images, labelled or not; else as `nextCase`."""
+        return self._loadCase("Loading a case", lambda store: next(iter(store.images()), None), wait)
 
     def submitLabel(self, volumeNode, segmentationNode, mayStore: bool = False, wait: bool = True):
         """Store a corrected segmentation on the server as the volume's final label.
@@ -291,6 +280,24 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
     def isBusy(self) -> bool:
         """Whether `poll` still has something to wait for."""
         return bool(self._jobs)
+
+    def _loadCase(self, title: str, choose: Callable[[Datastore], str | None], wait: bool):
+        def work(report: Callable, isCancelled: Callable):
+            client = connection.open()
+            store = Datastore(client)
+            imageId = choose(store)
+            if imageId is None:
+                return None, store.counts()
+            image = nifti.read(store.fetch(imageId, folder.path, report, isCancelled))
+            case = image, cases.windowOf(image), imageId, client.address, store.acquisition(imageId)
+            return case, store.counts()
+
+        def finish(found) -> tuple[Any, Counts]:
+            case, counts = found
+            return None if case is None else cases.insertCase(*case), counts
+
+        connection, folder = self._connection, exchange.TransferFolder()
+        return self._run(Job(title, work, finish, folder.remove), wait)
 
     def _infer(self, title: str, model: str, volumeNode, request: dict[str, Any], finish: Callable, wait: bool):
         """Send a volume to a model in the background; ``finish(result, server)`` puts the result into the scene."""
