@@ -49,6 +49,7 @@ INFO = {
             }
         }
     },
+    "datastore": {"completed": 1, "total": 4},
     "strategies": {"random": {"description": "Random"},
                    "counterfactual_disagreement": {"description": "Most disputed"}},
 }  # fmt: skip

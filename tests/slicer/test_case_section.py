@@ -57,6 +57,7 @@ def test_the_strategies_are_the_server_s(panel, qapp, server):
     ]
     assert ui.strategyComboBox.itemData(0, 3) == "Most disputed"
     assert ui.nextCaseButton.enabled
+    assert ui.countsLabel.text == "1 of 4 labelled"
 
 
 def test_the_next_case_is_loaded_with_its_parameters(panel, qapp, server):

@@ -138,7 +138,7 @@ def test_a_result_deleted_while_its_difference_is_made_leaves_nothing(panel, two
 def test_the_uncertainty_lies_over_the_counterfactual_in_place_of_the_fade(panel, two, layout):
     _, (first, second) = two
     widths = imageOf(np.full((12, 30, 20), 5.0, np.float32), affineOf(second))
-    node = uncertainty.insertUncertainty(widths, 5.0, second, {"uncertainty": {"level": 0.9}})
+    node = uncertainty.insertUncertainty(widths, (0.0, 5.0), second, {"uncertainty": {"level": 0.9}})
     ui = panel.ui
     ui.compareButton.click()
     composite = layout.sliceLogic(COUNTERFACTUAL_VIEW).GetSliceCompositeNode()

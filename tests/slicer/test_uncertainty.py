@@ -18,7 +18,7 @@ def counterfactual():
 
 def inserted(node, affine=None):
     widths = imageOf(np.full((12, 30, 20), 7.0, np.float32), affineOf(node) if affine is None else affine)
-    return uncertainty.insertUncertainty(widths, 14.0, node, EVIDENCE)
+    return uncertainty.insertUncertainty(widths, (4.0, 14.0), node, EVIDENCE)
 
 
 def test_it_is_named_marked_and_has_a_colour_bar_with_its_unit():
@@ -30,7 +30,7 @@ def test_it_is_named_marked_and_has_a_colour_bar_with_its_unit():
     assert made.GetAttribute("CounterfactualMRI.Quantity") == "half-width of the 90% interval"
     assert made.GetAttribute("CounterfactualMRI.Unit") == "intensity of the source"
     display = made.GetDisplayNode()
-    assert (display.GetWindow(), display.GetLevel()) == (14, 7)
+    assert (display.GetWindow(), display.GetLevel()) == (10, 9)
     legend = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLColorLegendDisplayNode")
     assert legend.GetTitleText() == "± intensity, 90%"
     assert slicer.util.arrayFromVolume(made) == pytest.approx(7.0)

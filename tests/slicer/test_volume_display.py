@@ -12,6 +12,13 @@ def test_single_voxels_do_not_decide_the_scale():
     assert volume_display.displayLimit(np.zeros(10)) == 1.0
 
 
+def test_the_range_spans_the_bulk_of_the_values():
+    assert volume_display.displayRange(np.arange(1001).reshape(7, 11, 13)) == (5.0, 995.0)
+    low, high = volume_display.displayRange(np.full((2, 2, 2), 3.0))
+    assert low == 3.0
+    assert high > low
+
+
 def test_a_sample_of_a_large_volume_is_enough():
     values = np.random.default_rng(0).random((50, 200, 300), np.float32)
     assert abs(volume_display.displayLimit(values) - 0.995) < 0.002

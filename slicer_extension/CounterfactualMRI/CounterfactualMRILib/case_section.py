@@ -6,9 +6,8 @@ from typing import Callable
 
 from CounterfactualMRILib import cases
 from CounterfactualMRILib.client import mendedAddress
-from CounterfactualMRILib.datastore import Counts
 from CounterfactualMRILib.problems import ServerProblem
-from CounterfactualMRILib.schema import Server
+from CounterfactualMRILib.schema import Counts, Server
 
 
 class CaseSection:
@@ -29,7 +28,8 @@ class CaseSection:
         ui.labelSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _: onChange())
 
     def offer(self, server: Server) -> None:
-        """List the server's strategies."""
+        """List the server's strategies, and say how far labelling is."""
+        self._ui.countsLabel.text = str(server.counts or "")
         box = self._ui.strategyComboBox
         box.clear()
         for name, description in sorted(server.strategies.items()):

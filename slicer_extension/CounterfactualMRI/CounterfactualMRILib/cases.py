@@ -48,12 +48,3 @@ def markCase(node, imageId: str, address: str) -> None:
 def imageIdOf(node, address: str) -> str:
     """Return the id of the volume's image on a server, empty if it is none of its images."""
     return (node.GetAttribute(_IMAGE) or "") if node.GetAttribute(_SERVER) == address else ""
-
-
-def windowOf(image: Image) -> tuple[float, float]:
-    """Return the lowest and highest intensity worth showing. Meant for a worker thread."""
-    import numpy as np
-
-    flat = image.voxels.reshape(-1)
-    low, high = np.percentile(flat[:: max(1, flat.size // 1_000_000)], (1, 99.5))
-    return float(low), float(high) if high > low else float(low) + 1.0

@@ -12,11 +12,11 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterator, Mapping
 from urllib.parse import quote, urlsplit
 
 from CounterfactualMRILib import problems, schema
-from CounterfactualMRILib.multipart import UploadBody, parseMultipart
+from CounterfactualMRILib.multipart import UploadBody, readMultipart
 from CounterfactualMRILib.problems import Cancelled, ServerProblem
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Report = Callable[..., None]
 IsCancelled = Callable[[], bool]
+
+_PIECE_BYTES = 65536
 
 
 def reportNothing(step: int, steps: int, message: str, detail: Any = None) -> None:
@@ -168,8 +170,7 @@ class Client:
         except Cancelled:
             self._cancelQuietly(jobId)
             raise
-        report(0, 0, "Receiving the result")
-        return self.result(jobId, folder)
+        return self.result(jobId, folder, report, isCancelled)
 
     def submit(
         self, model: str, parameters: Mapping[str, Any], imagePath: Path, report: Report, isCancelled: IsCancelled
@@ -203,22 +204,49 @@ class Client:
         except (KeyError, TypeError, ValueError) as error:
             raise self.unreadable("The server's report on the job cannot be read.", str(answer)) from error
 
-    def result(self, jobId: str, folder: Path) -> Result:
+    def result(
+        self,
+        jobId: str,
+        folder: Path,
+        report: Report = reportNothing,
+        isCancelled: IsCancelled = lambda: False,
+    ) -> Result:
         """Fetch the result of a job that is done; its images are written into ``folder``."""
-        response = self.request("GET", f"/jobs/{quote(jobId)}/result", self.timeouts.transfer)
+        response = self.request("GET", f"/jobs/{quote(jobId)}/result", self.timeouts.transfer, stream=True)
         contentType = response.headers.get("Content-Type", "")
+        paths: dict[str, Path] = {}
+
+        def sink(name: str) -> BinaryIO:
+            paths[name] = folder / f"{uuid.uuid4().hex}.nii"  # not under the server's file name
+            return paths[name].open("wb")
+
+        pieces = self.pieces(response, report, isCancelled)
         try:
             if contentType.startswith("application/json"):
-                return Result(_objectOf(response.json()))
-            parts = parseMultipart(contentType, response.content)
-            values = _objectOf(json.loads(parts.pop("params").data))
+                return Result(_objectOf(json.loads(b"".join(pieces))))
+            readMultipart(contentType, pieces, sink)
+            return Result(_objectOf(json.loads(paths.pop("params").read_bytes())), paths)
         except (ValueError, KeyError) as error:
             raise self.unreadable("The server's result cannot be read.", str(error)) from error
-        # The server's file names are not used, only what it sent.
-        images = {name: folder / f"{uuid.uuid4().hex}.nii" for name in parts}
-        for name, path in images.items():
-            path.write_bytes(parts[name].data)
-        return Result(values, images)
+
+    def pieces(self, response: requests.Response, report: Report, isCancelled: IsCancelled) -> Iterator[bytes]:
+        """Yield the body of an answer that was asked for with ``stream``, piece by piece.
+
+        Raises:
+            Cancelled: ``isCancelled`` became true.
+            ServerProblem: The connection broke off.
+        """
+        total, received = int(response.headers.get("Content-Length") or 0), 0
+        try:
+            with response:
+                for piece in response.iter_content(_PIECE_BYTES):
+                    if isCancelled():
+                        raise Cancelled
+                    received += len(piece)
+                    report(received, total, f"Receiving {received / 1e6:.1f} of {total / 1e6:.1f} MB")
+                    yield piece
+        except OSError as error:  # every RequestException is an OSError
+            raise problems.problemOfException(error, self.address) from error
 
     def cancel(self, jobId: str) -> None:
         """Cancel a job."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping
 from urllib.parse import quote, urlencode
@@ -13,21 +12,10 @@ from CounterfactualMRILib import problems
 from CounterfactualMRILib.client import Client, IsCancelled, Report, reportNothing
 from CounterfactualMRILib.multipart import UploadBody
 from CounterfactualMRILib.problems import Cancelled, ServerProblem
+from CounterfactualMRILib.schema import Counts, parseCounts
 
 #: Tag of labels that people have checked; the server trains on these.
 FINAL = "final"
-_PIECE_BYTES = 65536
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many images there are on the server, and how many of them have a final label."""
-
-    labelled: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"{self.labelled} of {self.total} labelled"
 
 
 class Datastore:
@@ -43,10 +31,10 @@ class Datastore:
     def counts(self) -> Counts:
         """Return how far labelling is."""
         answer = self._client.ask("GET", "/datastore/")
-        try:
-            return Counts(int(answer["completed"]), int(answer["total"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._client.unreadable("The server's count of labels cannot be read.", str(answer)) from error
+        counts = parseCounts(answer)
+        if counts is None:
+            raise self._client.unreadable("The server's count of labels cannot be read.", str(answer))
+        return counts
 
     def images(self) -> list[str]:
         """Return the ids of all images."""
@@ -79,18 +67,10 @@ class Datastore:
         """
         path = _path("/datastore/image", image=imageId)
         response = self._client.request("GET", path, self._client.timeouts.transfer, stream=True)
-        total = int(response.headers.get("Content-Length") or 0)
-        target, received = folder / f"{uuid.uuid4().hex}.nii", 0
-        try:
-            with response, target.open("wb") as file:
-                for piece in response.iter_content(_PIECE_BYTES):
-                    if isCancelled():
-                        raise Cancelled
-                    file.write(piece)
-                    received += len(piece)
-                    report(received, total, f"Receiving {received / 1e6:.1f} of {total / 1e6:.1f} MB")
-        except OSError as error:  # every RequestException is an OSError
-            raise problems.problemOfException(error, self._client.address) from error
+        target = folder / f"{uuid.uuid4().hex}.nii"
+        with target.open("wb") as file:
+            for piece in self._client.pieces(response, report, isCancelled):
+                file.write(piece)
         return target
 
     def store(

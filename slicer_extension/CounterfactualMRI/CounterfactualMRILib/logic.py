@@ -17,12 +17,12 @@ from CounterfactualMRILib import cases, difference, exchange, nifti, results, se
 from CounterfactualMRILib.acquisition import readAcquisition
 from CounterfactualMRILib.client import Result, mendedAddress
 from CounterfactualMRILib.connection import Connection
-from CounterfactualMRILib.datastore import Counts, Datastore
+from CounterfactualMRILib.datastore import Datastore
 from CounterfactualMRILib.jobs import Job
 from CounterfactualMRILib.parameter_node import CounterfactualMRIParameterNode
-from CounterfactualMRILib.schema import COUNTERFACTUAL, IAP_PREDICTOR, TISSUE_SEGMENTER, Server
+from CounterfactualMRILib.schema import COUNTERFACTUAL, IAP_PREDICTOR, TISSUE_SEGMENTER, Counts, Server
 from CounterfactualMRILib.training import Training
-from CounterfactualMRILib.volume_display import displayLimit
+from CounterfactualMRILib.volume_display import displayRange
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 
@@ -35,14 +35,14 @@ class _Answer:
         values: The JSON part.
         image: The result, if there is one.
         widths: Half-widths of the uncertainty, if they were asked for.
-        limit: Largest half-width worth showing.
+        shown: Lowest and highest half-width worth showing.
         labels: Values that occur in an image of labels, without 0.
     """
 
     values: Mapping[str, Any]
     image: nifti.Image | None = None
     widths: nifti.Image | None = None
-    limit: float = 1.0
+    shown: tuple[float, float] = (0.0, 1.0)
     labels: tuple[int, ...] = ()
 
     @classmethod
@@ -50,9 +50,9 @@ class _Answer:
         """Read what a client saved; in the worker thread."""
         images = {name: nifti.read(path) for name, path in result.images.items()}
         image, widths = images.get("image"), images.get(uncertainty.PARAMETER)
-        limit = 1.0 if widths is None else displayLimit(widths.voxels)
+        shown = (0.0, 1.0) if widths is None else displayRange(widths.voxels)
         labels = tuple(segmentation.valuesIn(image)) if isLabels and image is not None else ()
-        return cls(result.values, image, widths, limit, labels)
+        return cls(result.values, image, widths, shown, labels)
 
 
 class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
@@ -128,7 +128,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             image = exchange.resultNode(answer.image, volumeNode)
             node = results.insertCounterfactual(image, volumeNode, answer.values, server.version)
             if answer.widths is not None:
-                uncertainty.insertUncertainty(answer.widths, answer.limit, node, answer.values)
+                uncertainty.insertUncertainty(answer.widths, answer.shown, node, answer.values)
             return node
 
         return self._infer("Generating the counterfactual", COUNTERFACTUAL, volumeNode, request, finish, wait)
@@ -213,7 +213,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             wait: See the class.
 
         Returns:
-            A new volume node, ``None`` when every image has a label, and the `datastore.Counts`; or the job.
+            A new volume node, ``None`` when every image has a label, and the `schema.Counts`; or the job.
         """
 
         return self._loadCase("Asking for the next case", lambda store: store.next(strategy), wait)
@@ -232,7 +232,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             wait: See the class.
 
         Returns:
-            The `datastore.Counts` afterwards; or the job.
+            The `schema.Counts` afterwards; or the job.
 
         Raises:
             ExchangeProblem: There is nothing to submit, or the volume is not on the server and may not go there.
@@ -289,7 +289,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             if imageId is None:
                 return None, store.counts()
             image = nifti.read(store.fetch(imageId, folder.path, report, isCancelled))
-            case = image, cases.windowOf(image), imageId, client.address, store.acquisition(imageId)
+            case = image, displayRange(image.voxels), imageId, client.address, store.acquisition(imageId)
             return case, store.counts()
 
         def finish(found) -> tuple[Any, Counts]:

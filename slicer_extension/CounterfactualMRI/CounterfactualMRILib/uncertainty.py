@@ -7,7 +7,7 @@ from typing import Any, Mapping
 from CounterfactualMRILib import exchange, results
 from CounterfactualMRILib.volume_display import addColorBar, colorTable, showVolume
 
-#: Colour table of uncertainties: dark where the counterfactual is known well, yellow where it is not.
+#: Colour table of uncertainties: dark where the counterfactual is known best, yellow where it is known least.
 COLOR_NODE = "CounterfactualMRI uncertainty"
 #: Name of the boolean parameter with which the map is asked for, and of its part of the answer.
 PARAMETER = "uncertainty"
@@ -18,12 +18,12 @@ def uncertaintyOf(counterfactual):
     return counterfactual.GetNodeReference(results.ATTRIBUTE + PARAMETER)
 
 
-def insertUncertainty(widths: exchange.Image, limit: float, counterfactual, evidence: Mapping[str, Any]):
+def insertUncertainty(widths: exchange.Image, shown: tuple[float, float], counterfactual, evidence: Mapping[str, Any]):
     """Add the map of a counterfactual to the scene, beside it.
 
     Args:
         widths: Half-widths of the interval, in the source's unit of intensity.
-        limit: The scale reaches from 0 to this value.
+        shown: Lowest and highest half-width of the scale.
         counterfactual: Volume in the scene that the map belongs to.
         evidence: The server's account of how it was made.
 
@@ -40,8 +40,9 @@ def insertUncertainty(widths: exchange.Image, limit: float, counterfactual, evid
     level = said.get("level") if isinstance(said.get("level"), (int, float)) else 0.9
     node.SetAttribute(results.ATTRIBUTE + "Quantity", f"half-width of the {level:.0%} interval")
     node.SetAttribute(results.ATTRIBUTE + "Unit", "intensity of the source")
-    showVolume(node, limit, limit / 2, colorTable(COLOR_NODE, _color).GetID(), interpolate=False)
-    addColorBar(node, f"± intensity, {level:.0%}", limit)
+    low, high = shown
+    showVolume(node, high - low, (low + high) / 2, colorTable(COLOR_NODE, _color).GetID(), interpolate=False)
+    addColorBar(node, f"± intensity, {level:.0%}", high)
     return node
 
 
@@ -57,4 +58,4 @@ def inWords(evidence: Mapping[str, Any]) -> str:
 
 
 def _color(place: float) -> tuple[float, float, float]:
-    return min(1.0, 2 * place), max(0.0, 2 * place - 1) * 0.9 + 0.1 * place, 0.35 * (1 - place)
+    return min(1.0, 1.6 * place), place**2, 0.5 * place * (1 - place)

@@ -39,6 +39,16 @@ def displayLimit(voxels) -> float:
     return limit or 1.0
 
 
+def displayRange(voxels) -> tuple[float, float]:
+    """Return the lowest and highest value worth showing; they differ. May run in a worker thread."""
+    flat = voxels.reshape(-1)
+    values = flat[:: max(1, flat.size // _SAMPLE)].copy()
+    values.sort()
+    last = len(values) - 1
+    low, high = (float(values[int(share * last)]) for share in (1 - _SCALE_QUANTILE, _SCALE_QUANTILE))
+    return low, high if high > low else low + 1.0
+
+
 def colorTable(name: str, colorAt: Callable[[float], tuple[float, float, float]]):
     """Return the scene's colour table of that name, made if needed.
 
