@@ -117,8 +117,8 @@ def scripted():
     """Start scripted servers: ``scripted({("GET", "/info/"): Answer(401)})``."""
     servers = []
 
-    def start(script=None):
-        servers.append(ScriptedServer(script))
+    def start(script=None, certificate=None):
+        servers.append(ScriptedServer(script, certificate))
         return servers[-1]
 
     yield start

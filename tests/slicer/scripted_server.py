@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 INFO = {
     "version": "0.0-scripted",
@@ -73,18 +75,28 @@ class Answer:
 class ScriptedServer:
     """Answers each (method, path) from its script; a list is gone through, its last answer repeats.
 
+    Args:
+        script: What to answer.
+        certificate: PEM file with a certificate and its key; with one it speaks TLS.
+
     Attributes:
         received: (method, path, headers, body) of every request.
         answeredAt: When the last answer was given, on the monotonic clock.
     """
 
-    def __init__(self, script: dict[tuple[str, str], Answer | list[Answer]] | None = None) -> None:
+    def __init__(
+        self, script: dict[tuple[str, str], Answer | list[Answer]] | None = None, certificate: Path | None = None
+    ) -> None:
         self.script = {("GET", "/info/"): Answer(body=INFO), **(script or {})}
         self.received: list[tuple[str, str, dict, bytes]] = []
         self.answeredAt = 0.0
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._http.server_port}"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        self.address = f"http{'s' if certificate else ''}://127.0.0.1:{self._http.server_port}"
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:

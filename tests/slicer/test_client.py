@@ -1,12 +1,18 @@
+import ipaddress
 import json
 import socket
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
+import certifi
 import pytest
 from CounterfactualMRILib import problems
 from CounterfactualMRILib.client import Client, Timeouts, isLoopback, mendedAddress
 from CounterfactualMRILib.problems import Cancelled, ServerProblem
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from scripted_server import INFO, Answer, jobScript, multipartAnswer
 
 QUICK = Timeouts(connect=0.5, answer=0.4, transfer=0.6, poll=0.01)
@@ -107,6 +113,32 @@ def test_what_answers_is_no_web_server():
 def test_https_to_a_plain_server(scripted):
     address = scripted().address.replace("http://", "https://")
     assert problemOf(Client(address, timeouts=QUICK).describe).kind == problems.CERTIFICATE
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate that only those trust who were given it, with its key, in one file."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cfmri test")])
+    key, today = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, today - timedelta(1), today + timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    path = tmp_path / "certificate.pem"
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(encoding) + secret)
+    return path
+
+
+def test_a_certificate_of_the_server_s_own_is_trusted_only_when_it_is_named(scripted, certificate, monkeypatch):
+    server = scripted(certificate=certificate)
+    assert problemOf(Client(server.address, "secret", timeouts=QUICK).describe).kind == problems.CERTIFICATE
+    assert server.received == []
+    client = Client(server.address, "secret", str(certificate), timeouts=Timeouts())
+    client._session.trust_env = True
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    assert "counterfactual" in client.describe().models
+    assert server.received[0][2]["Authorization"] == "Bearer secret"
 
 
 def test_server_message_and_hint_are_shown(scripted):

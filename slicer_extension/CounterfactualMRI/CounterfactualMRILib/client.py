@@ -119,8 +119,8 @@ class Client:
         self._session.trust_env = not isLoopback(self.address)
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
-        if caFile:
-            self._session.verify = caFile
+        # Named at every request: a REQUESTS_CA_BUNDLE in the environment would outrank the session's.
+        self._trusted = {"verify": caFile} if caFile else {}
 
     def describe(self) -> schema.Server:
         """Return what the server offers, from GET /info/.
@@ -275,7 +275,9 @@ class Client:
         limits = (self.timeouts.connect, timeout or self.timeouts.answer)
         url = self.address + path
         try:
-            response = self._session.request(method, url, timeout=limits, allow_redirects=False, **arguments)
+            response = self._session.request(
+                method, url, timeout=limits, allow_redirects=False, **self._trusted, **arguments
+            )
         except (OSError, UnicodeError) as error:  # every RequestException is an OSError
             raise problems.problemOfException(error, self.address) from error
         if 300 <= response.status_code < 400:

@@ -7,6 +7,9 @@ from typing import Any, Callable
 from CounterfactualMRILib import jobs
 from CounterfactualMRILib.jobs import Job
 
+#: More steps than a progress bar has pixels are not told apart.
+_FINEST = 1000
+
 
 class JobDisplay:
     """Shows the progress of a job, and its outcome when it has ended.
@@ -48,7 +51,8 @@ class JobDisplay:
         job, isRunning = self.job, self.job.state == jobs.RUNNING
         if self._bar is not None:
             self._bar.visible = isRunning
-            self._bar.maximum, self._bar.value = job.steps, job.step
+            self._bar.maximum = min(job.steps, _FINEST)  # steps may be bytes, of which a bar counts 2 GiB at most
+            self._bar.value = job.step * self._bar.maximum // (job.steps or 1)
         self._label.text = f"{job.message} ({job.elapsedS:.0f} s)" if isRunning else job.message
         if isRunning:
             return False
