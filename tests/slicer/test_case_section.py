@@ -20,7 +20,7 @@ def server(scripted, tmp_path):
     """A server with one image that has no label."""
     image = niftiBytes(np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4), oblique(), tmp_path)
     script = {
-        ("POST", "/activelearning/random"): [Answer(body={"id": "sub-1"}), Answer(body={})],
+        ("POST", "/activelearning/random"): [Answer(body={"id": "sub-1", "message": "By chance."}), Answer(body={})],
         ("POST", "/activelearning/counterfactual_disagreement"): Answer(body={}),
         ("GET", "/datastore/"): [Answer(body={"completed": 1, "total": 2}), Answer(body={"completed": 2, "total": 2})],
         ("GET", "/datastore/image?image=sub-1"): Answer(body=gzip.compress(image)),
@@ -44,7 +44,7 @@ def tissueOf(volume):
 def nextCase(panel, qapp):
     panel.ui.strategyComboBox.currentIndex = 1  # after counterfactual_disagreement
     panel.ui.nextCaseButton.click()
-    assert waited(panel, qapp) == "Loaded sub-1."
+    assert waited(panel, qapp) == "Loaded sub-1. By chance."
     return panel.ui.inputSelector.currentNode()
 
 

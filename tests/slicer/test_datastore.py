@@ -15,9 +15,9 @@ def datastore(server):
 
 def test_the_next_image_and_none_when_nothing_is_left(scripted):
     path = ("POST", "/activelearning/random")
-    server = scripted({path: [Answer(body={"id": ID, "weight": 1}), Answer(body={}), Answer(body={"id": 7})]})
-    assert datastore(server).next("random") == ID
-    assert datastore(server).next("random") is None
+    server = scripted({path: [Answer(body={"id": ID, "message": "Oldest."}), Answer(body={}), Answer(body={"id": 7})]})
+    assert datastore(server).next("random") == (ID, "Oldest.")
+    assert datastore(server).next("random") == (None, "")
     with pytest.raises(ServerProblem) as caught:
         datastore(server).next("random")
     assert caught.value.kind == problems.UNREADABLE

@@ -64,12 +64,12 @@ class CaseSection:
         strategy = self._ui.strategyComboBox.currentText
 
         def show(found) -> str:
-            volume, counts = found
+            volume, counts, why = found
             self._showCounts(counts)
             if volume is None:
                 return "Every image on the server has a label."
             self._ui.inputSelector.setCurrentNode(volume)
-            return f"Loaded {volume.GetName()}."
+            return f"Loaded {volume.GetName()}. {why}".strip()
 
         self._start(lambda: self._logic.nextCase(strategy, wait=False), show, self._ui.caseLabel)
 

@@ -41,15 +41,15 @@ class Datastore:
         objects = self._client.ask("GET", "/datastore/?output=all").get("objects")
         return sorted(objects) if isinstance(objects, dict) else []
 
-    def next(self, strategy: str) -> str | None:
-        """Return the image that a strategy wants labelled next, ``None`` when nothing is left."""
+    def next(self, strategy: str) -> tuple[str | None, str]:
+        """Return the image that a strategy wants labelled next, ``None`` if nothing is left; and what it says of it."""
         timeout = self._client.timeouts.transfer  # a strategy may look at many images before it answers
         answer = self._client.ask("POST", f"/activelearning/{quote(strategy)}", timeout, json={})
         if not answer:
-            return None
+            return None, ""
         if not isinstance(answer.get("id"), str):
             raise self._client.unreadable("The server named no image.", str(answer))
-        return answer["id"]
+        return answer["id"], str(answer.get("message") or "")
 
     def acquisition(self, imageId: str) -> dict[str, Any]:
         """Return how an image was acquired, by parameter name; empty where the server does not know."""

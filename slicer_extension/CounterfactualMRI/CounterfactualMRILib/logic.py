@@ -213,14 +213,15 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             wait: See the class.
 
         Returns:
-            A new volume node, ``None`` when every image has a label, and the `schema.Counts`; or the job.
+            A new volume node, ``None`` when every image has a label; the `schema.Counts`; and what the strategy says of
+            its choice. Or the job.
         """
 
         return self._loadCase("Asking for the next case", lambda store: store.next(strategy), wait)
 
     def firstCase(self, wait: bool = True):
         """Load the first of the server's images, labelled or not; else as `nextCase`."""
-        return self._loadCase("Loading a case", lambda store: next(iter(store.images()), None), wait)
+        return self._loadCase("Loading a case", lambda store: (next(iter(store.images()), None), ""), wait)
 
     def submitLabel(self, volumeNode, segmentationNode, mayStore: bool = False, wait: bool = True):
         """Store a corrected segmentation on the server as the volume's final label.
@@ -281,20 +282,20 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         """Whether `poll` still has something to wait for."""
         return bool(self._jobs)
 
-    def _loadCase(self, title: str, choose: Callable[[Datastore], str | None], wait: bool):
+    def _loadCase(self, title: str, choose: Callable[[Datastore], tuple[str | None, str]], wait: bool):
         def work(report: Callable, isCancelled: Callable):
             client = connection.open()
             store = Datastore(client)
-            imageId = choose(store)
+            imageId, why = choose(store)
             if imageId is None:
-                return None, store.counts()
+                return None, store.counts(), why
             image = nifti.read(store.fetch(imageId, folder.path, report, isCancelled))
             case = image, displayRange(image.voxels), imageId, client.address, store.acquisition(imageId)
-            return case, store.counts()
+            return case, store.counts(), why
 
-        def finish(found) -> tuple[Any, Counts]:
-            case, counts = found
-            return None if case is None else cases.insertCase(*case), counts
+        def finish(found) -> tuple[Any, Counts, str]:
+            case, *said = found
+            return (None if case is None else cases.insertCase(*case), *said)
 
         connection, folder = self._connection, exchange.TransferFolder()
         return self._run(Job(title, work, finish, folder.remove), wait)

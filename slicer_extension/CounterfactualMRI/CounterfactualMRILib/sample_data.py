@@ -33,7 +33,7 @@ def registerSampleData(thumbnail: str) -> None:
 def loadSample(source=None) -> list:  # noqa: ARG001 - what Sample Data passes
     """Load the first case of the server that was used last; without a server, say how to start one."""
     try:
-        node, _ = CounterfactualMRILogic(lastAddress()).firstCase()
+        node, *_ = CounterfactualMRILogic(lastAddress()).firstCase()
     except Problem as problem:
         slicer.util.errorDisplay(str(problem))
         return []
