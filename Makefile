@@ -11,7 +11,7 @@ DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dico
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test soak lint evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
+.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
 	studies/evaluation segmentation-study active-learning-study demo-weights debian-packages clean
 
 demo: .venv/.runtime
@@ -35,6 +35,10 @@ lint: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=apps/counterfactual_mri:slicer_extension/CounterfactualMRI $(BIN)/lint-imports
+
+# For how long the Slicer module holds up Slicer's event loop, with a volume of full size; minutes on two cores.
+slicer-event-loop: .venv/.test debian-packages
+	$(BIN)/python tests/slicer/measure_event_loop.py results/slicer-event-loop.json
 
 # The shipped models, from nothing but this repository: hours on two cores. A run that was stopped goes on.
 TRAIN := $(BIN)/cfmri train

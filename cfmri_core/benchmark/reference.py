@@ -38,7 +38,7 @@ def published_network(device: str, *, fused_attention: bool) -> ConditionalUNet:
     network = ConditionalUNet(PRESETS["paper"], CONDITION_WIDTH)
     for module in network.modules():
         if hasattr(module, "use_flash_attention"):
-            module.use_flash_attention = fused_attention
+            module.use_flash_attention = fused_attention  # type: ignore[assignment]
     return network.to(device)
 
 

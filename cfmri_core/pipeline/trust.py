@@ -43,6 +43,8 @@ from cfmri_core.volume import Volume
 
 #: Two-sided quantile of a normal distribution at `LEVEL`.
 _NORMAL_HALF_WIDTH = 1.645
+#: Replays that show a spread where nothing was calibrated.
+UNCALIBRATED_REPLAYS = 4
 
 
 class EditingModel(Protocol):
@@ -164,6 +166,11 @@ class Trust:
     def acceptance(self, volume: Volume, factual: AcquisitionParameters, edited: Counterfactual) -> Acceptance:
         """Judge an edit of a volume by its result."""
         return judge_edit(edited_part(volume, edited), edited.volume, factual, edited.requested, self.judges)
+
+    def replays_for(self, method: str) -> int:
+        """Return how many replays a map of a method's uncertainty takes: as many as it was calibrated on."""
+        calibration = self.uncertainty.get(method)
+        return calibration.replays if calibration else UNCALIBRATED_REPLAYS
 
     def _parameters(self, parameters: AcquisitionParameters, role: str) -> Verdict:
         alone = range_verdict(parameters, self.spec, role)

@@ -1,23 +1,26 @@
 """Module CounterfactualMRI: how would this scan have looked, had it been acquired otherwise?"""
 
 import json
+from pathlib import Path
 
 import qt
 import slicer
 import vtk
 from CounterfactualMRILib import results
-from CounterfactualMRILib.acquisition import readAcquisition
+from CounterfactualMRILib.acquisition import readAcquisition, whereFrom
+from CounterfactualMRILib.case_section import CaseSection
 from CounterfactualMRILib.controls import ParameterControls
 from CounterfactualMRILib.exchange import ExchangeProblem, gridOfResult
 from CounterfactualMRILib.job_display import JobDisplay
 from CounterfactualMRILib.layout import Comparison, sliceInView
-from CounterfactualMRILib.logic import DEFAULT_ADDRESS, CounterfactualMRILogic
+from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import Problem, ServerProblem
 from CounterfactualMRILib.reader_section import ReaderSection
 from CounterfactualMRILib.results_section import ResultsSection
-from CounterfactualMRILib.schema import COUNTERFACTUAL, TISSUE_SEGMENTER
+from CounterfactualMRILib.sample_data import registerSampleData
+from CounterfactualMRILib.schema import COUNTERFACTUAL
 from CounterfactualMRILib.server_section import ServerSection
-from CounterfactualMRILib.training_curve import TrainingCurve
+from CounterfactualMRILib.training_section import TrainingSection
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleTest,
@@ -26,6 +29,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 POLL_INTERVAL_MS = 100
+ICON = Path(__file__).parent / "Resources" / "Icons" / "CounterfactualMRI.png"
 
 
 class CounterfactualMRI(ScriptedLoadableModule):
@@ -44,6 +48,7 @@ class CounterfactualMRI(ScriptedLoadableModule):
             "For research only: a synthetic image is not an acquisition."
         )
         self.parent.acknowledgementText = "Built on MONAI Label and MONAI."
+        slicer.app.connect("startupCompleted()", lambda: registerSampleData(str(ICON)))
 
 
 class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -58,7 +63,6 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.presets = ()
         self.guiTag = None
         self.timer = None
-        self.curve = None
         self.comparison = Comparison()
         ScriptedLoadableModuleWidget.__init__(self, parent)
 
@@ -73,9 +77,10 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         panel.setMRMLScene(slicer.mrmlScene)
         ui, self.logic = self.ui, CounterfactualMRILogic()
         self.display = JobDisplay(ui.progressBar, ui.statusLabel)
-        self.trainDisplay = JobDisplay(ui.trainProgressBar, ui.trainStatusLabel)
-        self.serverSection = ServerSection(ui, self.logic, DEFAULT_ADDRESS, self.showAvailability)
-        self.results = ResultsSection(ui, self.comparison, self.onResultSelected)
+        self.serverSection = ServerSection(ui, self.logic, self.showAvailability)
+        self.case = CaseSection(ui, self.logic, self._start, self.showAvailability)
+        self.results = ResultsSection(ui, self.logic, self.comparison, self.onResultSelected, self.wake)
+        self.training = TrainingSection(ui, self.logic, lambda: self.parameterNode, self.wake)
         self.reading = ReaderSection(ui, self.comparison, self.onReadingChanged)
         ui.testConnectionButton.connect("clicked(bool)", self.onTestConnection)
         ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
@@ -86,7 +91,6 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         ui.previewButton.connect("clicked(bool)", self.onPreview)
         ui.askAgainButton.connect("clicked(bool)", self.onAskAgain)
         ui.segmentButton.connect("clicked(bool)", self.onSegment)
-        ui.trainButton.connect("clicked(bool)", self.onTrainOrStop)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
@@ -109,7 +113,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         """End everything when the panel is destroyed."""
         self.timer.stop()
         self.display.cancel()
-        self.trainDisplay.cancel()
+        self.training.display.cancel()
         self.reading.end()
         self.results.end()
         self._detachParameterNode()
@@ -156,6 +160,8 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.options = ParameterControls(ui.optionsContainer, model.options() if model else (), self.onRequestChanged)
         ui.targetsHint.visible = model is None
         self._offerPresets(model.presets if model else ())
+        self.case.offer(server)
+        self.training.offer(server)
         requested = json.loads(self.parameterNode.requested)
         self.targets.setValues(requested)
         self.options.setValues(requested)
@@ -176,7 +182,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
     def onInputChanged(self, *_):
         """Show how the chosen volume was acquired, as far as its DICOM header says."""
         volume = self.ui.inputSelector.currentNode()
-        self._setFactual(readAcquisition(volume) if volume is not None else {})
+        self._setFactual(*((readAcquisition(volume), whereFrom(volume)) if volume is not None else ({}, "")))
         self.results.show(volume, self.parameterNode.resultVolume)
         self.showAvailability()
 
@@ -288,43 +294,33 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         volume = self.ui.inputSelector.currentNode()
         self._start(lambda: self.logic.segment(volume, wait=False), lambda node: f"Made {node.GetName()}.")
 
-    def onTrainOrStop(self, *_):
-        """Start the retraining, or stop it."""
-        if self.trainDisplay.isBusy:
-            self.trainDisplay.cancel()
-            self.onTimer()
-            return
-        request = {"augmentation": self.parameterNode.augmentation, "epochs": self.parameterNode.epochs}
-        job = self.logic.train(request, wait=False)
-        self.curve = TrainingCurve(f"Training with {request['augmentation']}")
-        self.trainDisplay.watch(job, lambda status: f"Trained. {status.message}.")
-        self.timer.start()
-        self.showAvailability()
-
     # ---- jobs ------------------------------------------------------------------------------------
+
+    def wake(self):
+        """Look after work that was started; show its first state now."""
+        self.timer.start()
+        self.onTimer()
+        self.showAvailability()
 
     def _start(self, begin, onDone, label=None):
         try:
             self.display.watch(begin(), onDone, label)
             self.timer.start()
         except Problem as problem:
-            self.display.say(str(problem))
+            self.display.say(str(problem), label)
         self.showAvailability()
 
     def onTimer(self):
         """Take over what the workers reported (about ten times a second while something runs)."""
         self.logic.poll()
-        if self.trainDisplay.isBusy and self.trainDisplay.job.detail is not None:
-            self.curve.add(self.trainDisplay.job.detail)
-        ended = [display.update() for display in (self.display, self.trainDisplay)]
-        if any(ended):
+        if any([self.display.update(), self.training.update(), self.results.display.update()]):
             self.showAvailability()
-        if not (self.display.isBusy or self.trainDisplay.isBusy or self.logic.isBusy):
+        if not (self.display.isBusy or self.training.display.isBusy or self.logic.isBusy):
             self.timer.stop()
 
     def showAvailability(self):
         """Enable what can be done now, and say in the tool tip why something cannot."""
-        ui, server, isBusy, isTraining = self.ui, self.logic.server, self.display.isBusy, self.trainDisplay.isBusy
+        ui, server, isBusy = self.ui, self.logic.server, self.display.isBusy
         reason = "" if server else "Test the connection first"
         reason = reason or ("" if ui.inputSelector.currentNode() is not None else "Choose an MR volume")
         reason = reason or ("" if self.serverSection.mayUpload() else "Allow sending images to this server")
@@ -337,9 +333,9 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
             "" if isBusy else reason or nothing or "Make a new volume; the source is not changed"
         )
         ui.previewButton.enabled = not (reason or nothing or isBusy)
+        self.case.showAvailability(isBusy, reason)
         self.results.showAvailability()
-        ui.trainButton.text = "Stop training" if isTraining else "Retrain the segmenter"
-        ui.trainButton.enabled = isTraining or (server is not None and TISSUE_SEGMENTER in server.trainers)
+        self.training.showAvailability()
 
 
 class CounterfactualMRITest(ScriptedLoadableModuleTest):

@@ -18,11 +18,19 @@ def form(**params: Any) -> dict[str, str]:
 
 def parts(response: httpx.Response) -> tuple[dict[str, Any], bytes]:
     """Return the parts ``params`` and ``image`` of a multipart answer."""
+    found = all_parts(response)
+    return json.loads(found["params"]), found["image"]
+
+
+def all_parts(response: httpx.Response) -> dict[str, bytes]:
+    """Return the parts of a multipart answer by name."""
     assert response.status_code == 200, response.text
     head = b"Content-Type: " + response.headers["content-type"].encode() + b"\r\n\r\n"
     message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + response.content)
-    found = {part.get_param("name", header="content-disposition"): part for part in message.iter_parts()}
-    return json.loads(found["params"].get_payload(decode=True)), found["image"].get_payload(decode=True)
+    return {
+        part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
+        for part in message.iter_parts()
+    }
 
 
 def saved_image(response: httpx.Response, path: Path) -> Path:

@@ -12,7 +12,7 @@ from cfmri_server.datastore import ContainedDatastore
 from cfmri_server.problem import FieldError, NotFoundError
 
 from app.answers import refusal
-from cfmri_core.errors import RequestError
+from cfmri_core.errors import CfmriError, RequestError
 
 
 def write_nifti(path: Path) -> Path:
@@ -78,6 +78,36 @@ def test_a_stored_image_is_listed_and_survives_a_restart(datastore, folder, tmp_
     json.loads((folder / "datastore_v2.json").read_text())
     again.remove_image("scan-2")
     assert again.list_images() == ["scan-1"]
+
+
+def test_a_stored_image_keeps_how_it_was_acquired(datastore, folder, tmp_path):
+    upload = str(write_nifti(tmp_path / "u" / "u.nii.gz"))
+    datastore.add_image("scan-2", upload, {"acquisition": {"echo_time_ms": 2.4}})
+    assert datastore.get_image_info("scan-2")["acquisition"] == {"echo_time_ms": 2.4}
+    assert json.loads((folder / "scan-2.json").read_text())["EchoTime"] == pytest.approx(0.0024)
+    assert "acquisition" not in datastore.get_image_info("scan-1")
+    (folder / "scan-1.json").write_text("[]")
+    assert "acquisition" not in datastore.get_image_info("scan-1")
+    datastore.remove_image("scan-2")
+    assert not (folder / "scan-2.json").exists()
+
+
+@pytest.mark.parametrize("acquisition", [{"echo_time_ms": -1}, {"patient": "Doe"}, [1], "2.4"])
+def test_an_impossible_acquisition_stores_nothing(datastore, tmp_path, acquisition):
+    upload = str(write_nifti(tmp_path / "u" / "u.nii.gz"))
+    before = everything(tmp_path)
+    with pytest.raises(CfmriError):
+        datastore.add_image("scan-2", upload, {"acquisition": acquisition})
+    assert everything(tmp_path) == before
+
+
+def test_no_image_takes_the_name_of_the_datastore_s_own_file(datastore, folder, tmp_path):
+    before = (folder / "datastore_v2.json").read_text()
+    with pytest.raises(FieldError):
+        datastore.add_image(
+            "datastore_v2", str(write_nifti(tmp_path / "u" / "u.nii.gz")), {"acquisition": {"echo_time_ms": 2.4}}
+        )
+    assert (folder / "datastore_v2.json").read_text() == before
 
 
 def test_an_archive_needs_labels(datastore):

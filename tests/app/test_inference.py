@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from app.answers import form, parts, refusal, saved_image
+from app.answers import all_parts, form, parts, refusal, saved_image
 from cfmri_core.acquisition import PARAMETERS
+from cfmri_core.models.editor import Editor
+from cfmri_core.pipeline.uncertainty import UncertaintyCalibration, write_uncertainty
 
 MODELS = ("iap_predictor", "counterfactual", "tissue_segmenter")
 QUICK = {"slices": "1:3", "steps": 2}
@@ -67,6 +69,38 @@ def test_counterfactual_tells_how_it_was_made(server):
     assert set(evidence["changes"]) >= {"echo_time_ms", "manufacturer_model"}
     assert evidence["requested"]["echo_time_ms"] == 1.4
     assert evidence["factual_sources"]["echo_time_ms"] == "header"
+
+
+@pytest.fixture
+def calibrated(models):
+    """The served editor has a calibration of its uncertainty, for as long as the test lasts."""
+    weights = {"constant": 0.1, "deviation": 0.0, "gradient": 0.1, "change": 0.1}
+    sha256 = Editor.load(models / "editor").sha256
+    calibration = UncertaintyCalibration(weights, 2.0, replays=2, subjects=1)
+    path = write_uncertainty(models / "editor", {"inversion": calibration}, sha256)
+    yield
+    path.unlink()
+
+
+def test_uncertainty_is_a_second_image_on_the_same_grid(server, calibrated, tmp_path):
+    answer = edit(server, echo_time_ms=1.4, method="inversion", uncertainty=True)
+    found = all_parts(answer)
+    assert set(found) == {"params", "image", "uncertainty"}
+    images = {}
+    for name in ("image", "uncertainty"):
+        (tmp_path / f"{name}.nii.gz").write_bytes(found[name])
+        images[name] = nibabel.load(tmp_path / f"{name}.nii.gz")
+    assert images["uncertainty"].shape == images["image"].shape
+    np.testing.assert_array_equal(images["uncertainty"].affine, images["image"].affine)
+    assert images["uncertainty"].get_fdata().min() > 0
+    assert json.loads(found["params"])["uncertainty"]["level"] == 0.9
+    assert set(all_parts(edit(server, echo_time_ms=1.4))) == {"params", "image"}
+    assert refusal(edit(server, uncertainty="much"), 422)["field"] == "uncertainty"
+
+
+def test_an_uncertainty_that_nobody_calibrated_and_nothing_shows_is_refused(server):
+    detail = refusal(edit(server, echo_time_ms=1.4, method="inversion", uncertainty=True), 422)
+    assert "no calibration" in detail["message"]
 
 
 def test_no_change_returns_the_source(server, source, tmp_path):

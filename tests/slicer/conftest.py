@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import slicer_paths  # noqa: F401 - puts the stand-ins and the module on the path
+from live_server import served
 from live_studies import simulated
 from scripted_server import ScriptedServer
 
@@ -35,15 +31,17 @@ else:
 PURE = {
     "test_client.py",
     "test_connection.py",
+    "test_datastore.py",
     "test_jobs.py",
     "test_multipart.py",
+    "test_nifti.py",
     "test_packaging.py",
     "test_purity.py",
     "test_reader_study.py",
     "test_schema.py",
+    "test_training.py",
     "test_verdict.py",
 }
-START_TIMEOUT_S = 400
 
 
 class LeftOut(pytest.Module):
@@ -119,8 +117,8 @@ def scripted():
     """Start scripted servers: ``scripted({("GET", "/info/"): Answer(401)})``."""
     servers = []
 
-    def start(script=None):
-        servers.append(ScriptedServer(script))
+    def start(script=None, certificate=None):
+        servers.append(ScriptedServer(script, certificate))
         return servers[-1]
 
     yield start
@@ -130,8 +128,10 @@ def scripted():
 
 @pytest.fixture(scope="session")
 def live_studies(tmp_path_factory) -> Path:
-    """Two small simulated studies, as `cfmri simulate` writes them."""
-    return simulated(tmp_path_factory.mktemp("studies"), subjects=2, seed=4200, slabMm=16)
+    """Three small simulated studies, as `cfmri simulate` writes them; nobody has labelled the last one."""
+    root = simulated(tmp_path_factory.mktemp("studies"), subjects=3, seed=4200, slabMm=16)
+    (sorted(root.glob("sub-*"))[-1] / "labels.nii.gz").unlink()
+    return root
 
 
 @pytest.fixture(scope="session")
@@ -163,29 +163,5 @@ def live_models(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def live_server(live_studies, live_models, tmp_path_factory):
     """Address of a real `cfmri serve` on loopback, stopped at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    output = tmp_path_factory.mktemp("server") / "output.txt"
-    command = [sys.executable, "-m", "cfmri_core", "serve", str(live_studies), "--port", str(port)]
-    environment = {**os.environ, "CFMRI_MODELS": str(live_models)}
-    with output.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _waitUntilHealthy(process, address, output)
+    with served(live_studies, tmp_path_factory.mktemp("server") / "output.txt", live_models) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _waitUntilHealthy(process, address: str, output: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if requests.get(f"{address}/healthz", timeout=2).ok:
-                return
-        except requests.RequestException:
-            time.sleep(0.2)
-    raise AssertionError(f"The server did not start:\n{output.read_text()}")

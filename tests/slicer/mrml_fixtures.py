@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import slicer
 import vtk
+from CounterfactualMRILib import nifti
 
 
 def toMatrix(affine):
@@ -44,12 +45,15 @@ def makeVolume(array=None, affine=None, name="breast"):
     return node
 
 
-def nrrdBytes(node, folder) -> bytes:
-    """A volume node as the bytes of an NRRD file."""
-    storage = slicer.vtkMRMLNRRDStorageNode()
-    path = folder / "answer.nrrd"
-    storage.SetFileName(str(path))
-    assert storage.WriteData(node)
+def imageOf(array, affine) -> nifti.Image:
+    """An array and its affine as the extension's image."""
+    return nifti.Image(np.asarray(array), tuple(tuple(float(value) for value in row) for row in affine))
+
+
+def niftiBytes(array, affine, folder) -> bytes:
+    """An array and its affine as the bytes of a NIfTI file, as the server sends them."""
+    path = folder / "answer.nii"
+    nifti.write(path, imageOf(array, affine))
     return path.read_bytes()
 
 

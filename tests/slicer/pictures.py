@@ -19,8 +19,8 @@ import numpy as np
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
 from CounterfactualMRILib import results
-from CounterfactualMRILib.difference import insertDifference
 from CounterfactualMRILib.layout import COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW, ORIGINAL_VIEW
+from CounterfactualMRILib.uncertainty import uncertaintyOf
 from live_studies import simulated
 from mrml_fixtures import Layout, makeVolume
 from PySide6.QtCore import QSettings, Qt
@@ -45,7 +45,7 @@ def draw(folder: Path, address: str, scan: Path, changes: dict, options: dict | 
         options: Values of the advanced controls.
 
     Returns:
-        panel-connected.png, panel-running.png, panel-result.png, comparison.png and segmentation.png.
+        panel-connected.png, panel-running.png, panel-result.png, comparison.png, uncertainty.png and segmentation.png.
     """
     slicer.startAgain()
     layout = Layout(slicer.mrmlScene)
@@ -69,7 +69,7 @@ def _draw(folder, panel, layout, volume, factual, address, changes, options) -> 
     for name, value in changes.items():
         panel.targets.rows[name].checkBox.checked = True
         panel.targets.rows[name].setValue(value)
-    panel.options.setValues({**panel.options.values(), **options})
+    panel.options.setValues({**panel.options.values(), "uncertainty": True, **options})
     panel.onRequestChanged()
     saved.append(grab(panel, folder / "panel-connected.png"))
     ui.generateButton.click()
@@ -81,6 +81,7 @@ def _draw(folder, panel, layout, volume, factual, address, changes, options) -> 
         raise SystemExit(f"No counterfactual was made: {ui.statusLabel.text}")
     saved.append(grab(panel, folder / "panel-result.png"))
     saved.append(composeViews(layout, panel, volume, node, folder / "comparison.png"))
+    saved.append(_composeUncertainty(layout, panel, node, folder / "uncertainty.png"))
     ui.segmentButton.click()
     _until(lambda: not panel.display.isBusy)
     saved.append(_composeSegmentation(layout, volume, node, folder / "segmentation.png"))
@@ -111,13 +112,13 @@ def grab(panel, path: Path) -> Path:
         QApplication.processEvents()
         panel.parent.resize(PANEL_WIDTH, panel.parent.layout().totalHeightForWidth(PANEL_WIDTH))
     QApplication.processEvents()
-    panel.parent.grab().save(str(path))
+    panel.parent.grab().save(str(path), "PNG", 0)
     return path
 
 
 def composeViews(layout, panel, original, counterfactual, path: Path) -> Path:
     """Save the three linked views side by side, at the middle of the counterfactual, moved in the left one only."""
-    signed = insertDifference(counterfactual)
+    signed = panel.logic.insertDifference(counterfactual)
     panel.comparison.show(original, counterfactual, signed)
     names = (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW)
     left, right, third = (layout.sliceLogic(name, VIEW_SIZE) for name in names)
@@ -136,6 +137,19 @@ def composeViews(layout, panel, original, counterfactual, path: Path) -> Path:
     names = (original.GetName(), counterfactual.GetName(), f"difference, -{limit:.0f} (blue) to {limit:.0f} (red)")
     labels = [f"{name}   S {logic.GetSliceOffset():.1f} mm" for name, logic in zip(names, views, strict=True)]
     return _compose([(viewPixels(logic), label) for logic, label in zip(views, labels, strict=True)], path)
+
+
+def _composeUncertainty(layout, panel, counterfactual, path: Path) -> Path:
+    """Save the counterfactual's view without and with the map that lies over it."""
+    logic, widths = layout.sliceLogic(COUNTERFACTUAL_VIEW), uncertaintyOf(counterfactual)
+    before = viewPixels(logic)
+    panel.comparison.overlay(widths)
+    display = widths.GetDisplayNode()
+    low, high = (display.GetLevel() + sign * display.GetWindow() / 2 for sign in (-1, 1))
+    label = f"uncertainty, ± {low:.0f} (dark) to ± {high:.0f} (yellow)"
+    views = [(before, counterfactual.GetName()), (viewPixels(logic), label)]
+    panel.comparison.overlay(None)
+    return _compose(views, path)
 
 
 def _composeSegmentation(layout, original, counterfactual, path: Path) -> Path:
@@ -179,7 +193,7 @@ def _compose(views, path: Path) -> Path:
         text = painter.fontMetrics().elidedText(label, Qt.ElideMiddle, columns - 16)
         painter.drawText(left + 8, bar - 8, text)
     painter.end()
-    picture.save(str(path))
+    picture.save(str(path), "PNG", 0)  # 0: as small as can be
     return path
 
 

@@ -1,22 +1,28 @@
+import ipaddress
 import json
 import socket
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
+import certifi
 import pytest
 from CounterfactualMRILib import problems
 from CounterfactualMRILib.client import Client, Timeouts, isLoopback, mendedAddress
 from CounterfactualMRILib.problems import Cancelled, ServerProblem
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from scripted_server import INFO, Answer, jobScript, multipartAnswer
 
 QUICK = Timeouts(connect=0.5, answer=0.4, transfer=0.6, poll=0.01)
-NRRD = b"NRRD0005\nrest"
+NIFTI = b"\x5c\x01\x00\x00rest"
 
 
 @pytest.fixture
 def image(tmp_path):
-    path = tmp_path / "Jane Doe.nrrd"
-    path.write_bytes(NRRD + bytes(200_000))
+    path = tmp_path / "Jane Doe.nii"
+    path.write_bytes(NIFTI + bytes(200_000))
     return path
 
 
@@ -109,6 +115,32 @@ def test_https_to_a_plain_server(scripted):
     assert problemOf(Client(address, timeouts=QUICK).describe).kind == problems.CERTIFICATE
 
 
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate that only those trust who were given it, with its key, in one file."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cfmri test")])
+    key, today = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, today - timedelta(1), today + timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    path = tmp_path / "certificate.pem"
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(encoding) + secret)
+    return path
+
+
+def test_a_certificate_of_the_server_s_own_is_trusted_only_when_it_is_named(scripted, certificate, monkeypatch):
+    server = scripted(certificate=certificate)
+    assert problemOf(Client(server.address, "secret", timeouts=QUICK).describe).kind == problems.CERTIFICATE
+    assert server.received == []
+    client = Client(server.address, "secret", str(certificate), timeouts=Timeouts())
+    client._session.trust_env = True
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
+    assert "counterfactual" in client.describe().models
+    assert server.received[0][2]["Authorization"] == "Bearer secret"
+
+
 def test_server_message_and_hint_are_shown(scripted):
     server = scripted({("GET", "/info/"): Answer(503, {"detail": {"message": "No model.", "hint": "Train one."}})})
     assert str(problemOf(Client(server.address, timeouts=QUICK).describe)) == "No model. Train one."
@@ -133,11 +165,14 @@ def test_run_sends_reports_and_saves(scripted, image, tmp_path):
         {"state": "running", "step": 3, "steps": 20, "message": "Denoising"},
         {"state": "done"},
     )
-    server = scripted(jobScript("counterfactual", multipartAnswer({"synthetic": True}, NRRD), *statuses))
+    server = scripted(
+        jobScript("counterfactual", multipartAnswer({"synthetic": True}, NIFTI, uncertainty=b"2"), *statuses)
+    )
     reports = []
     result = run(server, image, tmp_path, report=lambda *report: reports.append(report))
     assert result.values == {"synthetic": True}
-    assert result.imagePath.read_bytes() == NRRD
+    assert result.images["image"].read_bytes() == NIFTI
+    assert result.images["uncertainty"].read_bytes() == b"2"
     assert (3, 20, "Denoising, step 3 of 20") in reports
     assert reports[0][2].startswith("Sending")
     body = server.received[0][3]
@@ -149,7 +184,7 @@ def test_run_sends_reports_and_saves(scripted, image, tmp_path):
 def test_json_only_result(scripted, image, tmp_path):
     server = scripted(jobScript("counterfactual", Answer(body={"predicted": {}})))
     result = run(server, image, tmp_path)
-    assert (result.values, result.imagePath) == ({"predicted": {}}, None)
+    assert (result.values, result.images) == ({"predicted": {}}, {})
 
 
 @pytest.mark.parametrize(
@@ -202,7 +237,6 @@ def test_how_a_job_can_end_badly(scripted, image, tmp_path, status, kind):
         Answer(body=b"garbage", contentType="multipart/form-data; boundary=b"),
         Answer(body=b"garbage", contentType="image/png"),
         Answer(body=[1, 2]),
-        multipartAnswer({"synthetic": True}, b"\x1f\x8bnot nrrd"),
     ],
 )
 def test_result_that_cannot_be_read(scripted, image, tmp_path, answer):
@@ -233,35 +267,3 @@ def test_cancel_while_sending(scripted, image, tmp_path):
     asked = iter([False])
     with pytest.raises(Cancelled):
         run(server, image, tmp_path, isCancelled=lambda: next(asked, True))
-
-
-def trainScript(*progress):
-    return {
-        ("POST", "/train/tissue_segmenter"): Answer(body={"id": "1"}),
-        ("GET", "/train/progress/tissue_segmenter"): [Answer(body=state) for state in progress],
-        ("DELETE", "/train/"): Answer(body={}),
-    }
-
-
-def test_train_reports_until_done(scripted):
-    running = {"state": "running", "epoch": 1, "epochs": 2, "loss": 0.5, "metric": 0.25, "eta_s": 7}
-    server = scripted(
-        trainScript({"state": "preparing", "message": "Reading studies"}, running, {**running, "state": "done"})
-    )
-    reports = []
-    client = Client(server.address, timeouts=QUICK)
-    status = client.train("tissue_segmenter", {"augmentation": "none"}, lambda *report: reports.append(report))
-    assert status.state == "done"
-    assert reports[0][2] == "Reading studies"
-    assert reports[1][:3] == (1, 2, "Epoch 1 of 2, loss 0.5, best validation 0.25, about 7 s left")
-    assert reports[1][3].score == 0.25
-    assert json.loads(server.received[0][3]) == {"augmentation": "none"}
-
-
-def test_train_fails_or_is_stopped(scripted):
-    client = Client(scripted(trainScript({"state": "failed", "message": "No labels"})).address, timeouts=QUICK)
-    assert "No labels" in str(problemOf(lambda: client.train("tissue_segmenter", {})))
-    server = scripted(trainScript({"state": "running", "epoch": 1, "epochs": 9}))
-    with pytest.raises(Cancelled):
-        Client(server.address, timeouts=QUICK).train("tissue_segmenter", {}, isCancelled=lambda: True)
-    assert server.received[-1][:2] == ("DELETE", "/train/")

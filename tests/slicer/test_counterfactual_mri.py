@@ -9,16 +9,9 @@ import qt
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
 from CounterfactualMRILib.layout import ORIGINAL_VIEW, sliceInView
-from event_loop import until
-from mrml_fixtures import affineOf, makeVolume, nrrdBytes, unscened
+from event_loop import Heartbeat, connected, until
+from mrml_fixtures import affineOf, makeVolume, niftiBytes
 from scripted_server import Answer, jobScript, multipartAnswer
-
-
-def connected(panel, qapp, server):
-    panel.ui.addressComboBox.currentText = server.address
-    panel.ui.testConnectionButton.click()
-    until(qapp, lambda: not panel.display.isBusy)
-    return panel.ui
 
 
 def test_nothing_can_be_done_before_a_connection_and_the_tool_tip_says_so(panel):
@@ -88,7 +81,7 @@ def test_images_go_to_another_computer_only_after_consent(panel):
 
 
 def resultFor(source, tmp_path, warnings=()):
-    image = nrrdBytes(unscened(np.zeros((12, 30, 20), np.float32), affineOf(source)), tmp_path)
+    image = niftiBytes(np.zeros((12, 30, 20), np.float32), affineOf(source), tmp_path)
     return multipartAnswer({"changes": {"echo_time_ms": 1.4}, "warnings": list(warnings)}, image)
 
 
@@ -108,8 +101,7 @@ def test_generate_shows_progress_then_result_warning_and_comparison(panel, qapp,
     assert ui.generateButton.text == "Cancel"
     assert ui.generateButton.enabled
     assert not ui.segmentButton.enabled
-    longest = until(qapp, lambda: not panel.display.isBusy)
-    assert longest < 1.0
+    until(qapp, lambda: not panel.display.isBusy)
     assert "[synthetic] breast" in ui.statusLabel.text
     assert "Caution: TE is outside training." in ui.statusLabel.text
     assert ui.generateButton.text == "Generate counterfactual"
@@ -146,7 +138,7 @@ def test_parameters_are_taken_from_another_volume(panel, qapp, scripted, monkeyp
 
 def test_the_same_is_asked_for_again(panel, qapp, scripted, tmp_path):
     source = makeVolume()
-    image = nrrdBytes(unscened(np.zeros((12, 30, 20), np.float32), affineOf(source)), tmp_path)
+    image = niftiBytes(np.zeros((12, 30, 20), np.float32), affineOf(source), tmp_path)
     made = multipartAnswer({"changes": {"echo_time_ms": [2.4, 1.4]}, "method": "paper", "seed": 9, "steps": 1}, image)
     ui = ready(panel, qapp, scripted(jobScript("counterfactual", made)), source)
     ui.generateButton.click()
@@ -203,7 +195,9 @@ def test_the_event_loop_is_not_blocked_by_a_slow_server(panel, qapp, scripted):
     server = scripted({("GET", "/info/"): Answer(401, delayS=1.0)})
     panel.ui.addressComboBox.currentText = server.address
     panel.ui.testConnectionButton.click()
-    assert until(qapp, lambda: not panel.display.isBusy) < 0.5
+    with Heartbeat() as heartbeat:
+        until(qapp, lambda: not panel.display.isBusy)
+    assert heartbeat.longestS < 0.1
 
 
 def test_predicted_parameters_become_the_present_ones(panel, qapp, scripted):
@@ -215,32 +209,6 @@ def test_predicted_parameters_become_the_present_ones(panel, qapp, scripted):
     until(qapp, lambda: not panel.display.isBusy)
     assert panel.targets.rows["echo_time_ms"].note.text == "now 2.2 ms"
     assert "predicted from the image" in ui.acquisitionLabel.text
-
-
-def test_training_runs_beside_and_can_be_stopped(panel, qapp, scripted):
-    running = {"state": "running", "epoch": 1, "epochs": 4, "loss": 0.5}
-    server = scripted(
-        {
-            ("POST", "/train/tissue_segmenter"): Answer(body={}),
-            ("GET", "/train/progress/tissue_segmenter"): [Answer(body=running)],
-            ("DELETE", "/train/"): Answer(body={}),
-        }
-    )
-    ui = connected(panel, qapp, server)
-    ui.augmentationComboBox.currentIndex = 4
-    ui.epochsSpinBox.value = 4
-    ui.trainButton.click()
-    until(qapp, lambda: "Epoch 1 of 4" in ui.trainStatusLabel.text)
-    assert ui.trainButton.text == "Stop training"
-    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 1
-    assert ui.testConnectionButton.enabled
-    ui.trainButton.click()
-    until(qapp, lambda: not panel.timer.active)
-    assert ui.trainButton.text == "Retrain the segmenter"
-    methods = [received[:2] for received in server.received]
-    assert ("DELETE", "/train/") in methods
-    posted = next(body for method, _, _, body in server.received if method == "POST")
-    assert posted == b'{"augmentation": "none", "epochs": 4}'
 
 
 def test_requests_are_kept_in_the_scene(panel, qapp, scripted):

@@ -30,6 +30,13 @@ def test_progress_then_outcome():
     assert not display.update()
 
 
+def test_more_bytes_than_a_bar_can_count_are_shown_as_a_share():
+    display, bar, _, job, _ = shown(lambda report, isCancelled: None)
+    job._take("progress", (3 * 2**32, 4 * 2**32, "Sending", None))
+    display.update()
+    assert (bar.value, bar.maximum) == (750, 1000)
+
+
 def test_failure_and_cancel():
     def work(report, isCancelled):
         raise Problem("No.", "Do.")

@@ -8,14 +8,14 @@ from CounterfactualMRILib import exchange, jobs, problems
 from CounterfactualMRILib.exchange import ExchangeProblem
 from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import ServerProblem
-from mrml_fixtures import affineOf, makeVolume, nrrdBytes, oblique, unscened
+from mrml_fixtures import affineOf, makeVolume, niftiBytes, oblique
 from scripted_server import Answer, jobScript, multipartAnswer
 
 
 def resultOf(source, tmp_path, affine=None):
     affine = affineOf(source) if affine is None else affine
     return multipartAnswer(
-        {"changes": {"echo_time_ms": 1.4}}, nrrdBytes(unscened(np.zeros((12, 30, 20), np.float32), affine), tmp_path)
+        {"changes": {"echo_time_ms": 1.4}}, niftiBytes(np.zeros((12, 30, 20), np.float32), affine, tmp_path)
     )
 
 
@@ -65,12 +65,12 @@ def test_header_parameters_are_sent_unless_the_caller_knows_better(scripted, tmp
     monkeypatch.setattr("CounterfactualMRILib.logic.readAcquisition", lambda node: {"echo_time_ms": 2.4})
     logic.generateCounterfactual(source, {"echo_time_ms": 1.4, "seed": None})
     assert (
-        b'{"echo_time_ms": 1.4, "factual": {"echo_time_ms": 2.4}, "result_extension": ".nrrd"}' in server.received[1][3]
+        b'{"echo_time_ms": 1.4, "factual": {"echo_time_ms": 2.4}, "result_extension": ".nii"}' in server.received[1][3]
     )
     server.received.clear()
     logic.generateCounterfactual(source, {"factual": {"echo_time_ms": 3.0}})
     posted = [body for method, _, _, body in server.received if method == "POST"]
-    assert b'{"factual": {"echo_time_ms": 3.0}, "result_extension": ".nrrd"}' in posted[0]
+    assert b'{"factual": {"echo_time_ms": 3.0}, "result_extension": ".nii"}' in posted[0]
 
 
 def test_a_result_off_the_grid_leaves_the_scene_unchanged(scripted, tmp_path, folders):

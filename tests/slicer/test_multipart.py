@@ -1,23 +1,40 @@
+import io
+
 import pytest
-from CounterfactualMRILib.multipart import UploadBody, parseMultipart
+from CounterfactualMRILib.multipart import UploadBody, readMultipart
+
+
+class Kept(io.BytesIO):
+    """A file whose content can be looked at after it was closed."""
+
+    def close(self):
+        self.content = self.getvalue()
+        super().close()
+
+
+def taken(contentType, body, pieceBytes=7):
+    """The parts of an answer that comes in small pieces."""
+    parts = {}
+    pieces = (body[at : at + pieceBytes] for at in range(0, len(body), pieceBytes))
+    readMultipart(contentType, pieces, lambda name: parts.setdefault(name, Kept()))
+    return {name: part.content for name, part in parts.items()}
 
 
 def test_upload_body_is_what_it_says_it_is(tmp_path):
-    file = tmp_path / "Jane Doe.nrrd"
+    file = tmp_path / "Jane Doe.nii"
     file.write_bytes(b"\r\n--x" * 50_000)
-    body = UploadBody('{"a": 1}', file, "0123.nrrd")
+    body = UploadBody('{"a": 1}', file, "0123.nii")
     content = b"".join(body)
     assert len(content) == len(body)
-    parts = parseMultipart(body.contentType, content)
-    assert parts["params"].data == b'{"a": 1}'
-    assert parts["file"].data == file.read_bytes()
-    assert parts["file"].fileName == "0123.nrrd"
+    parts = taken(body.contentType, content, 4001)
+    assert parts == {"params": b'{"a": 1}', "file": file.read_bytes()}
+    assert b'filename="0123.nii"' in content
     assert b"Jane" not in content
 
 
 def test_upload_without_file():
     body = UploadBody("{}", None, "")
-    assert set(parseMultipart(body.contentType, b"".join(body))) == {"params"}
+    assert set(taken(body.contentType, b"".join(body))) == {"params"}
 
 
 def test_sent_bytes_are_reported_and_reporting_can_stop_it(tmp_path):
@@ -48,12 +65,13 @@ def test_sent_bytes_are_reported_and_reporting_can_stop_it(tmp_path):
 )
 def test_what_is_not_multipart_is_refused(contentType, body):
     with pytest.raises(ValueError, match="multipart"):
-        parseMultipart(contentType, body)
+        taken(contentType, body)
 
 
-def test_binary_data_comes_through_unchanged():
-    data = bytes(range(256)) * 3 + b"\r\n\r\n--other\r\n"
-    body = b'--b\r\nContent-Disposition: form-data; name="image"; filename="r.nrrd"\r\n\r\n' + data + b"\r\n--b--"
-    part = parseMultipart('multipart/form-data; boundary="b"', body)["image"]
-    assert part.data == data
-    assert part.fileName == "r.nrrd"
+@pytest.mark.parametrize("pieceBytes", [1, 2, 3, 7, 64, 10_000])
+def test_binary_data_comes_through_unchanged_whatever_the_pieces(pieceBytes):
+    data = bytes(range(256)) * 3 + b"\r\n\r\n--other\r\n\r\n--\r\r\n--c"
+    head = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="r.nii"\r\n\r\n'
+    body = head % b"image" + data + b"\r\n" + head % b"empty" + b"\r\n--b--"
+    parts = taken('multipart/form-data; boundary="b"', body, pieceBytes)
+    assert parts == {"image": data, "empty": b""}

@@ -22,11 +22,12 @@ def test_every_picture_shows_something(live_server, live_studies, tmp_path):
         "panel-running.png",
         "panel-result.png",
         "comparison.png",
+        "uncertainty.png",
         "segmentation.png",
     ]
     for path in paths:
         assert pixels(path).std() > 10
-    for name, views in (("comparison.png", 3), ("segmentation.png", 2)):
+    for name, views in (("comparison.png", 3), ("uncertainty.png", 2), ("segmentation.png", 2)):
         picture = pixels(tmp_path / name)[30:]
         assert picture.shape[1] == views * 424 - 4
         for left in range(0, picture.shape[1], 424):

@@ -3,10 +3,8 @@ import json
 import numpy as np
 import pytest
 import slicer
-import vtk
 from CounterfactualMRILib import results
 from CounterfactualMRILib.exchange import ExchangeProblem
-from CounterfactualMRILib.schema import LabelClass
 from mrml_fixtures import affineOf, makeVolume, oblique, toMatrix, unscened
 
 EVIDENCE = {
@@ -18,10 +16,6 @@ EVIDENCE = {
     "changes": {"field_strength_t": [3.0, 1.5], "echo_time_ms": [2.4, 1.36], "manufacturer": "SIEMENS"},
     "warnings": ['outside "training" & <support>'],
 }
-TERMINOLOGY = (
-    "Segmentation category and type - DICOM master list~SCT^85756007^Tissue~SCT^55603005^Adipose tissue~^^~"
-    "Anatomic codes - DICOM master list~^^~^^"
-)
 
 
 def hierarchy():
@@ -101,63 +95,9 @@ def test_source_without_display_and_evidence_without_content():
     assert node.GetDisplayNode() is not None
 
 
-def test_segmentation_has_names_colours_and_terminology():
-    source = makeVolume()
-    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    transform.SetMatrixTransformToParent(toMatrix(oblique(origin=(25, 0, 0))))
-    source.SetAndObserveTransformNodeID(transform.GetID())
-    array = np.zeros((12, 30, 20), np.uint8)
-    array[2:6, 4:20, 3:10], array[7:9, 4:20, 3:10], array[10, 2, 2] = 1, 2, 9
-    labelmap = unscened(array, affineOf(source), "vtkMRMLLabelMapVolumeNode")
-    labels = [
-        LabelClass(1, "fat", (0.9, 0.8, 0.5), TERMINOLOGY),
-        LabelClass(2, "fibroglandular tissue", (0.4, 0.6, 0.9)),
-    ]
-    node = results.insertSegmentation(labelmap, source, labels, "1.0")
-    segmentation = node.GetSegmentation()
-    segments = {segment.GetName(): segment for segment in map(segmentation.GetNthSegment, range(3))}
-    assert set(segments) == {"fat", "fibroglandular tissue", "label 9"}
-    assert segments["fat"].GetColor() == pytest.approx((0.9, 0.8, 0.5))
-    tag = vtk.reference("")
-    assert segments["fat"].GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
-    assert tag == TERMINOLOGY
-    assert node.GetTransformNodeID() == transform.GetID()
-    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
-    back = slicer.vtkMRMLLabelMapVolumeNode()
-    slicer.mrmlScene.AddNode(back)
-    slicer.vtkSlicerSegmentationsModuleLogic.ExportAllSegmentsToLabelmapNode(node, back, 0)
-    assert np.count_nonzero(slicer.util.arrayFromVolume(back)) == np.count_nonzero(array)
-
-
 def test_removed_source_is_noticed():
     source = makeVolume()
     results.requireInScene(source)
     slicer.mrmlScene.RemoveNode(source)
     with pytest.raises(ExchangeProblem):
         results.requireInScene(source)
-
-
-@pytest.mark.parametrize("nonsense", [None, 5, "fat", {}, {"category": {}}])
-def test_terminology_that_is_none(nonsense):
-    assert results.terminologyEntry(nonsense) == ""
-
-
-def test_terminology_from_codes():
-    entry = results.terminologyEntry(
-        {
-            "category": {"scheme": "SCT", "value": "85756007", "meaning": "Tissue"},
-            "type": {"scheme": "SCT", "value": "55603005", "meaning": "Adipose tissue"},
-        }
-    )
-    assert entry.split("~")[1:3] == ["SCT^85756007^Tissue", "SCT^55603005^Adipose tissue"]
-
-
-@pytest.mark.parametrize("parts", [3, 4, 7])
-def test_terminology_text_is_completed_so_that_slicer_reads_it(parts, cpp_errors):
-    entry = results.terminologyEntry("~".join(TERMINOLOGY.split("~")[:parts]))
-    logic = slicer.vtkSlicerTerminologiesModuleLogic()
-    logic.SetMRMLScene(slicer.mrmlScene)
-    cpp_errors.clear()  # without the application its terminology files are not there
-    parsed = slicer.vtkSlicerTerminologyEntry()
-    assert logic.DeserializeTerminologyEntry(entry, parsed)
-    assert parsed.GetTypeObject().GetCodeMeaning() == "Adipose tissue"

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import slicer
-from CounterfactualMRILib import results
+from CounterfactualMRILib import difference, results, uncertainty
 from CounterfactualMRILib.layout import (
     COUNTERFACTUAL_VIEW,
     DIFFERENCE_VIEW,
@@ -14,7 +14,7 @@ from CounterfactualMRILib.layout import (
     ORIGINAL_VIEW,
 )
 from event_loop import until
-from mrml_fixtures import affineOf, makeVolume, unscened
+from mrml_fixtures import affineOf, imageOf, makeVolume, unscened
 
 
 def addResult(source, change, **evidence):
@@ -66,12 +66,13 @@ def test_selecting_a_row_shows_that_result(panel, two, layout):
     assert views[ORIGINAL_VIEW].GetSliceCompositeNode().GetBackgroundVolumeID() == source.GetID()
 
 
-def test_the_difference_gets_a_view_of_its_own(panel, two, layout):
+def test_the_difference_gets_a_view_of_its_own(panel, two, layout, qapp):
     source, _ = two
     panel.ui.compareButton.click()
     assert layout.node.GetViewArrangement() == LAYOUT_ID
     panel.ui.differenceButton.click()
-    assert layout.node.GetViewArrangement() == LAYOUT_WITH_DIFFERENCE_ID
+    until(qapp, lambda: layout.node.GetViewArrangement() == LAYOUT_WITH_DIFFERENCE_ID)
+    assert panel.ui.seeingLabel.text == ""
     composite = layout.sliceLogic(DIFFERENCE_VIEW).GetSliceCompositeNode()
     assert composite.GetBackgroundVolumeID() == source.GetID()
     signed = slicer.mrmlScene.GetNodeByID(composite.GetForegroundVolumeID())
@@ -102,10 +103,11 @@ def test_flicker_goes_to_and_fro_and_ends_with_the_comparison(panel, two, qapp):
     assert not panel.ui.flickerButton.enabled
 
 
-def test_delete_removes_the_result_and_its_difference_only(panel, two):
+def test_delete_removes_the_result_and_its_difference_only(panel, two, qapp):
     source, (first, second) = two
     panel.ui.compareButton.click()
     panel.ui.differenceButton.click()
+    until(qapp, lambda: difference.differenceOf(second) is not None)
     panel.ui.deleteButton.click()
     assert panel.ui.resultsTable.rowCount == 1
     assert panel.results.current() is first
@@ -114,6 +116,48 @@ def test_delete_removes_the_result_and_its_difference_only(panel, two):
     panel.ui.deleteButton.click()
     assert not panel.ui.deleteButton.enabled
     assert slicer.mrmlScene.IsNodePresent(source)
+
+
+def test_a_difference_that_cannot_be_made_is_said_and_its_button_comes_up_again(panel, two, qapp):
+    source, _ = two
+    panel.ui.compareButton.click()
+    source.SetOrigin(1, 2, 3)
+    panel.ui.differenceButton.click()
+    assert "no longer lies on the counterfactual's grid" in panel.ui.seeingLabel.text
+    assert not panel.ui.differenceButton.checked
+
+
+def test_a_result_deleted_while_its_difference_is_made_leaves_nothing(panel, two, qapp):
+    panel.ui.compareButton.click()
+    panel.ui.differenceButton.click()
+    panel.ui.deleteButton.click()
+    until(qapp, lambda: not panel.timer.active)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
+
+
+def test_the_uncertainty_lies_over_the_counterfactual_in_place_of_the_fade(panel, two, layout):
+    _, (first, second) = two
+    widths = imageOf(np.full((12, 30, 20), 5.0, np.float32), affineOf(second))
+    node = uncertainty.insertUncertainty(widths, (0.0, 5.0), second, {"uncertainty": {"level": 0.9}})
+    ui = panel.ui
+    ui.compareButton.click()
+    composite = layout.sliceLogic(COUNTERFACTUAL_VIEW).GetSliceCompositeNode()
+    ui.fadeSlider.value = 40
+    assert ui.uncertaintyButton.enabled
+    ui.uncertaintyButton.click()
+    assert composite.GetForegroundVolumeID() == node.GetID()
+    assert composite.GetForegroundOpacity() == pytest.approx(0.5)
+    assert not ui.fadeSlider.enabled
+    assert not ui.flickerButton.enabled
+    ui.resultsTable.selectRow(0)
+    assert not ui.uncertaintyButton.enabled
+    assert composite.GetForegroundVolumeID() is None
+    assert ui.fadeSlider.enabled
+    ui.resultsTable.selectRow(1)
+    assert composite.GetForegroundVolumeID() == node.GetID()
+    ui.uncertaintyButton.click()
+    assert composite.GetForegroundVolumeID() is None
+    assert first is not second
 
 
 def test_a_result_removed_elsewhere_leaves_the_table(panel, two):

@@ -23,7 +23,7 @@ def made():
     )
     ui.addressComboBox.editable = True
     logic, changes = Logic(), []
-    section = ServerSection(ui, logic, "http://127.0.0.1:8000", lambda: changes.append(1))
+    section = ServerSection(ui, logic, lambda: changes.append(1))
     section.onServerChanged()
     return section, ui, logic, changes
 
@@ -55,7 +55,7 @@ def test_history_has_the_newest_first_and_an_end(made):
         section.remember()
     section.remember()
     fresh = SimpleNamespace(**{**vars(ui), "addressComboBox": qt.QComboBox()})
-    ServerSection(fresh, Logic(), "unused", lambda: None)
+    ServerSection(fresh, Logic(), lambda: None)
     shown = [fresh.addressComboBox.itemText(index) for index in range(fresh.addressComboBox.count)]
     assert shown == [f"http://host{number}" for number in range(11, 3, -1)]
 

@@ -3,7 +3,7 @@
 import math
 
 import slicer
-from CounterfactualMRILib.client import TrainingStatus
+from CounterfactualMRILib.training import TrainingStatus
 from CounterfactualMRILib.training_curve import TrainingCurve
 
 

@@ -6,14 +6,18 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 
-from cfmri_core.errors import RequestError
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.errors import CfmriError, RequestError
 from cfmri_core.io.atomic import atomic_file, write_text
+from cfmri_core.io.json_text import json_text
+from cfmri_core.io.nifti import read_sidecar, sidecar_of
 from cfmri_core.progress import Progress, silent
 from cfmri_server.identifiers import (
     IMAGE_EXTENSIONS,
@@ -22,7 +26,7 @@ from cfmri_server.identifiers import (
     require_image_id,
     require_label_tag,
 )
-from cfmri_server.problem import NotFoundError
+from cfmri_server.problem import FieldError, NotFoundError
 
 
 class ContainedDatastore(LocalDatastore):
@@ -50,15 +54,34 @@ class ContainedDatastore(LocalDatastore):
         return image
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Store an image under an id, in this folder only."""
+        """Store an image under an id, in this folder only; ``acquisition`` of its info becomes its sidecar.
+
+        Raises:
+            FieldError: The id or the kind of file is not accepted.
+            AcquisitionError: An acquisition parameter is out of range.
+        """
         require_image_id(image_id)
         extension = require_image_extension(image_filename)
+        if self._sidecar(image_id) == Path(self._datastore_config_path):
+            raise FieldError("This id is the datastore's own.", "Use another.", field="image", value=image_id)
         info = {**(image_info or {}), "ts": int(time.time()), "name": f"{image_id}{extension}"}
+        known = _acquisition(info.pop("acquisition", None) or {})
+        if known.known():  # before the image: one that is there has its sidecar
+            write_text(self._sidecar(image_id), json_text(sidecar_of(known)))
         with FileLock(self._lock_file):
             _copy(Path(image_filename), Path(self._datastore.image_path()) / info["name"])
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
             self._update_datastore_file(lock=False)
         return image_id
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Return what is noted of an image; under ``acquisition`` how it was acquired, if its sidecar says so."""
+        info: dict[str, Any] = super().get_image_info(image_id)
+        try:
+            known = read_sidecar(self._sidecar(image_id)).parameters.known() if info else {}
+        except CfmriError:  # whoever works on the image is told; strategies look at all images
+            known = {}
+        return {**info, "acquisition": known} if known else info
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Store a label under an existing image's id, in this folder only."""
@@ -78,9 +101,9 @@ class ContainedDatastore(LocalDatastore):
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image, its labels and its sidecar."""
-        image = self.require_image(image_id)
+        self.require_image(image_id)
         super().remove_image(image_id)
-        image.with_name(f"{image_id}.json").unlink(missing_ok=True)
+        self._sidecar(image_id).unlink(missing_ok=True)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove one label of an image."""
@@ -112,6 +135,9 @@ class ContainedDatastore(LocalDatastore):
                     removed += 1
         return removed
 
+    def _sidecar(self, image_id: str) -> Path:
+        return Path(self._datastore.image_path()) / f"{image_id}.json"
+
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
         listed = super()._list_files(path, patterns)
         return {name: file for name, file in listed.items() if is_image_id(self._to_id(name)[0])}
@@ -129,3 +155,9 @@ class ContainedDatastore(LocalDatastore):
 def _copy(source: Path, target: Path) -> None:
     with atomic_file(target) as partial:
         shutil.copyfile(source, partial)
+
+
+def _acquisition(given: object) -> AcquisitionParameters:
+    if not isinstance(given, Mapping):
+        raise FieldError("acquisition is not a JSON object.", field="acquisition", accepted="a JSON object")
+    return AcquisitionParameters().replaced(given)

@@ -129,6 +129,8 @@ def edit_options(default_method: str) -> list[PublishedParameter]:
                                 "keep it"),
         PublishedParameter(name="slices", label="Slices", type="text", default="",
                            help="K or A:B along the last axis for a preview; empty is the whole volume"),
+        PublishedParameter(name="uncertainty", label="Uncertainty", type="boolean", default=False,
+                           help="Also map how far each voxel may lie from the truth: half-widths of 90 % intervals"),
     ]  # fmt: skip
 
 

@@ -72,6 +72,7 @@ class CounterfactualParams(InferParams):
         seed: Same seed, same result.
         source_noise: What is done with the source's noise; ``None`` is the method's own.
         slices: ``K`` or ``A:B`` along the last axis; ``None`` is the whole volume.
+        uncertainty: Return a second image, ``uncertainty``: half-widths of the 90 % interval of each voxel.
     """
 
     manufacturer: str | None = None
@@ -89,6 +90,7 @@ class CounterfactualParams(InferParams):
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     source_noise: str | None = None
     slices: str | None = Field(default=None, pattern=r"^\s*(\d{1,6}(:\d{1,6})?)?\s*$")
+    uncertainty: bool = False
 
     @field_validator(*TARGET_NAMES, mode="before")
     @classmethod

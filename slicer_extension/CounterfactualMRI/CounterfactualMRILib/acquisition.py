@@ -1,11 +1,15 @@
-"""Acquisition parameters of a volume that was loaded from DICOM, read through Slicer's DICOM database. No Qt."""
+"""How a volume was acquired: from Slicer's DICOM database, or as the server that it came from knew. No Qt."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Callable
 
 import slicer
+
+#: Node attribute in which a volume from the server carries how it was acquired, as JSON.
+ATTRIBUTE = "CounterfactualMRI.Acquisition"
 
 #: DICOM attribute of each acquisition parameter (PS3.6), and whether it is a number.
 _ATTRIBUTES = {
@@ -21,16 +25,25 @@ _ATTRIBUTES = {
 
 
 def readAcquisition(volumeNode) -> dict[str, str | float]:
-    """Return what the DICOM header says, by parameter name; what it does not say is left out.
+    """Return how a volume was acquired, by parameter name; what nobody knows is left out.
 
-    Empty for a volume that was not loaded from DICOM, or whose files the database no longer knows;
-    then the server predicts the parameters from the image.
+    A volume from the server carries what the server knew, any other what its DICOM header says. Empty for
+    one that has neither, or whose files the database no longer knows; then the server predicts the
+    parameters from the image.
     """
+    noted = volumeNode.GetAttribute(ATTRIBUTE)
+    if noted:
+        return dict(json.loads(noted))
     uids = (volumeNode.GetAttribute("DICOM.instanceUIDs") or "").split()
     database = getattr(slicer, "dicomDatabase", None)
     if not uids or database is None or not database.isOpen:
         return {}
     return parseAcquisition(lambda tag: database.instanceValue(uids[0], tag))
+
+
+def whereFrom(volumeNode) -> str:
+    """Say who knows what `readAcquisition` returns."""
+    return "as the server knows them" if volumeNode.GetAttribute(ATTRIBUTE) else "from the DICOM header"
 
 
 def parseAcquisition(valueOf: Callable[[str], str]) -> dict[str, str | float]:

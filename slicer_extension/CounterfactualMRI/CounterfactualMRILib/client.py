@@ -10,23 +10,25 @@ import ipaddress
 import json
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterator, Mapping
 from urllib.parse import quote, urlsplit
 
 from CounterfactualMRILib import problems, schema
-from CounterfactualMRILib.multipart import UploadBody, parseMultipart
+from CounterfactualMRILib.multipart import UploadBody, readMultipart
 from CounterfactualMRILib.problems import Cancelled, ServerProblem
 
 if TYPE_CHECKING:
     import requests
 
-Report = Callable[[int, int, str], None]
+Report = Callable[..., None]
 IsCancelled = Callable[[], bool]
 
+_PIECE_BYTES = 65536
 
-def _reportNothing(step: int, steps: int, message: str, detail: Any = None) -> None:
+
+def reportNothing(step: int, steps: int, message: str, detail: Any = None) -> None:
     """Stand for a caller who does not watch."""
 
 
@@ -52,48 +54,16 @@ class JobStatus:
 
 
 @dataclass(frozen=True)
-class TrainingStatus:
-    """State of a training on the server: none, preparing, running, done, failed or stopped.
+class Result:
+    """What an inference returned.
 
     Attributes:
-        loss: Training loss; ``None`` before the first step.
-        score: Best validation score so far, lower is better; ``None`` before the first validation.
-        remainingS: Estimated time left in seconds.
-        note: What the server says is going on.
+        values: The JSON part.
+        images: Each image by the name of its part ("image", "uncertainty"), saved as NIfTI.
     """
 
-    state: str
-    epoch: int
-    epochs: int
-    loss: float | None
-    score: float | None
-    remainingS: float | None
-    note: str
-
-    @property
-    def isOver(self) -> bool:
-        """Whether the training has ended, one way or another."""
-        return self.state in ("done", "failed", "stopped", "cancelled")
-
-    @property
-    def message(self) -> str:
-        """One line for people."""
-        if self.loss is None:
-            return self.note or "Preparing the training"
-        parts = [f"Epoch {self.epoch} of {self.epochs}", f"loss {self.loss:.3g}"]
-        if self.score is not None:
-            parts.append(f"best validation {self.score:.3g}")
-        if self.remainingS:
-            parts.append(f"about {self.remainingS:.0f} s left")
-        return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an inference returned: the JSON part, and the image saved as a file if there was one."""
-
     values: dict[str, Any]
-    imagePath: Path | None
+    images: Mapping[str, Path] = field(default_factory=dict)
 
 
 def mendedAddress(address: str) -> str:
@@ -149,8 +119,8 @@ class Client:
         self._session.trust_env = not isLoopback(self.address)
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
-        if caFile:
-            self._session.verify = caFile
+        # Named at every request: a REQUESTS_CA_BUNDLE in the environment would outrank the session's.
+        self._trusted = {"verify": caFile} if caFile else {}
 
     def describe(self) -> schema.Server:
         """Return what the server offers, from GET /info/.
@@ -159,7 +129,7 @@ class Client:
             ServerProblem: Unreachable, not a cfmri server, another version, no permission.
         """
         try:
-            return schema.parseInfo(self._json("GET", "/info/"))
+            return schema.parseInfo(self.ask("GET", "/info/"))
         except schema.SchemaError as error:
             raise self._problemOfSchema(error) from error
         except ServerProblem as problem:
@@ -169,7 +139,7 @@ class Client:
 
     def health(self) -> dict[str, Any]:
         """Return the answer of GET /healthz."""
-        return self._json("GET", "/healthz")
+        return self.ask("GET", "/healthz")
 
     def run(
         self,
@@ -177,16 +147,16 @@ class Client:
         parameters: Mapping[str, Any],
         imagePath: Path,
         folder: Path,
-        report: Report = _reportNothing,
+        report: Report = reportNothing,
         isCancelled: IsCancelled = lambda: False,
     ) -> Result:
-        """Send a volume, wait for the model's result, and save its image in ``folder``.
+        """Send a volume, wait for the model's result, and save its images in ``folder``.
 
         Args:
             model: Name of the model.
             parameters: What the model is asked for, by the names of its parameter list.
-            imagePath: NRRD file. It leaves under a random name.
-            folder: Where the result's image is written.
+            imagePath: NIfTI file (.nii). It leaves under a random name.
+            folder: Where the result's images are written.
             report: Called with (step, steps, message); steps is 0 while their number is unknown.
             isCancelled: Asked often; when true the server's job is cancelled too.
 
@@ -200,8 +170,7 @@ class Client:
         except Cancelled:
             self._cancelQuietly(jobId)
             raise
-        report(0, 0, "Receiving the result")
-        return self.result(jobId, folder)
+        return self.result(jobId, folder, report, isCancelled)
 
     def submit(
         self, model: str, parameters: Mapping[str, Any], imagePath: Path, report: Report, isCancelled: IsCancelled
@@ -213,17 +182,17 @@ class Client:
                 raise Cancelled
             report(sent, total, f"Sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
 
-        fileName = uuid.uuid4().hex + ".nrrd"
+        fileName = uuid.uuid4().hex + ".nii"
         body = UploadBody(json.dumps(dict(parameters)), imagePath, fileName, onSent)
         headers = {"Content-Type": body.contentType}
-        answer = self._json("POST", f"/jobs/{quote(model)}", self.timeouts.transfer, data=body, headers=headers)
+        answer = self.ask("POST", f"/jobs/{quote(model)}", self.timeouts.transfer, data=body, headers=headers)
         if not isinstance(answer.get("id"), str):
-            raise self._unreadable("The server accepted the job and gave no id for it.", str(answer))
+            raise self.unreadable("The server accepted the job and gave no id for it.", str(answer))
         return answer["id"]
 
     def jobStatus(self, jobId: str) -> JobStatus:
         """Return the state of a job."""
-        answer = self._json("GET", f"/jobs/{quote(jobId)}")
+        answer = self.ask("GET", f"/jobs/{quote(jobId)}")
         try:
             return JobStatus(
                 state=str(answer["state"]),
@@ -233,80 +202,95 @@ class Client:
                 error=answer["error"] if isinstance(answer.get("error"), dict) else None,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise self._unreadable("The server's report on the job cannot be read.", str(answer)) from error
+            raise self.unreadable("The server's report on the job cannot be read.", str(answer)) from error
 
-    def result(self, jobId: str, folder: Path) -> Result:
-        """Fetch the result of a job that is done; its image is written into ``folder``."""
-        response = self._request("GET", f"/jobs/{quote(jobId)}/result", self.timeouts.transfer)
+    def result(
+        self,
+        jobId: str,
+        folder: Path,
+        report: Report = reportNothing,
+        isCancelled: IsCancelled = lambda: False,
+    ) -> Result:
+        """Fetch the result of a job that is done; its images are written into ``folder``."""
+        response = self.request("GET", f"/jobs/{quote(jobId)}/result", self.timeouts.transfer, stream=True)
         contentType = response.headers.get("Content-Type", "")
+        paths: dict[str, Path] = {}
+
+        def sink(name: str) -> BinaryIO:
+            paths[name] = folder / f"{uuid.uuid4().hex}.nii"  # not under the server's file name
+            return paths[name].open("wb")
+
+        pieces = self.pieces(response, report, isCancelled)
         try:
             if contentType.startswith("application/json"):
-                return Result(_objectOf(response.json()), None)
-            parts = parseMultipart(contentType, response.content)
-            values = _objectOf(json.loads(parts["params"].data))
+                return Result(_objectOf(json.loads(b"".join(pieces))))
+            readMultipart(contentType, pieces, sink)
+            return Result(_objectOf(json.loads(paths.pop("params").read_bytes())), paths)
         except (ValueError, KeyError) as error:
-            raise self._unreadable("The server's result cannot be read.", str(error)) from error
-        image = parts.get("image")
-        if image is None:
-            return Result(values, None)
-        # The server's file name is not used: only its content, which must be NRRD.
-        if not image.data.startswith(b"NRRD"):
-            raise self._unreadable("The server's result image is not NRRD.", image.fileName)
-        path = folder / f"{uuid.uuid4().hex}.nrrd"
-        path.write_bytes(image.data)
-        return Result(values, path)
+            raise self.unreadable("The server's result cannot be read.", str(error)) from error
+
+    def pieces(self, response: requests.Response, report: Report, isCancelled: IsCancelled) -> Iterator[bytes]:
+        """Yield the body of an answer that was asked for with ``stream``, piece by piece.
+
+        Raises:
+            Cancelled: ``isCancelled`` became true.
+            ServerProblem: The connection broke off.
+        """
+        total, received = int(response.headers.get("Content-Length") or 0), 0
+        try:
+            with response:
+                for piece in response.iter_content(_PIECE_BYTES):
+                    if isCancelled():
+                        raise Cancelled
+                    received += len(piece)
+                    report(received, total, f"Receiving {received / 1e6:.1f} of {total / 1e6:.1f} MB")
+                    yield piece
+        except OSError as error:  # every RequestException is an OSError
+            raise problems.problemOfException(error, self.address) from error
 
     def cancel(self, jobId: str) -> None:
         """Cancel a job."""
-        self._request("DELETE", f"/jobs/{quote(jobId)}")
+        self.request("DELETE", f"/jobs/{quote(jobId)}")
 
-    def train(
-        self,
-        model: str,
-        parameters: Mapping[str, Any],
-        report: Report = _reportNothing,
-        isCancelled: IsCancelled = lambda: False,
-    ) -> TrainingStatus:
-        """Start a training on the server's studies and wait until it has ended; the status is reported as detail.
+    def ask(self, method: str, path: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
+        """Make a request and return the JSON object that the server answers with; see `request`."""
+        response = self.request(method, path, timeout, **arguments)
+        try:
+            return _objectOf(response.json())
+        except ValueError as error:
+            raise self.unreadable(f"The answer to {path.split('?')[0]} is not JSON.", response.text[:500]) from error
+
+    def request(self, method: str, path: str, timeout: float | None = None, **arguments: Any) -> requests.Response:
+        """Make a request and return the server's answer.
+
+        Args:
+            method: GET, POST, PUT or DELETE.
+            path: With its query.
+            timeout: Longest silence of the server in seconds, if other than for a short answer.
+            arguments: As `requests` takes them.
 
         Raises:
-            Cancelled: ``isCancelled`` became true; the training was stopped.
-            ServerProblem: It failed, or the server went away.
+            ServerProblem: No answer, or one that is not a success.
         """
-        self.startTraining(model, parameters)
-        while True:
-            if isCancelled():
-                self.stopTraining()
-                raise Cancelled
-            status = self.trainingStatus(model)
-            report(status.epoch, status.epochs, status.message, status)
-            if status.isOver:
-                return _requireTrained(status)
-            time.sleep(self.timeouts.poll)
-
-    def startTraining(self, model: str, parameters: Mapping[str, Any]) -> None:
-        """Start a training; the server runs it in the background."""
-        self._request("POST", f"/train/{quote(model)}", json=dict(parameters))
-
-    def trainingStatus(self, model: str) -> TrainingStatus:
-        """Return how far a training is."""
-        answer = self._json("GET", f"/train/progress/{quote(model)}")
+        limits = (self.timeouts.connect, timeout or self.timeouts.answer)
+        url = self.address + path
         try:
-            return TrainingStatus(
-                state=str(answer.get("state") or "").lower(),
-                epoch=int(answer.get("epoch") or 0),
-                epochs=int(answer.get("epochs") or 0),
-                loss=schema.numberOrNone(answer.get("loss")),
-                score=schema.numberOrNone(answer.get("metric")),
-                remainingS=schema.numberOrNone(answer.get("eta_s")),
-                note=str(answer.get("message") or ""),
+            response = self._session.request(
+                method, url, timeout=limits, allow_redirects=False, **self._trusted, **arguments
             )
-        except (TypeError, ValueError) as error:
-            raise self._unreadable("The server's report on the training cannot be read.", str(answer)) from error
+        except (OSError, UnicodeError) as error:  # every RequestException is an OSError
+            raise problems.problemOfException(error, self.address) from error
+        if 300 <= response.status_code < 400:
+            raise self._notCfmri(f"HTTP {response.status_code} to {response.headers.get('Location', '')}")
+        if response.status_code >= 400:
+            raise problems.problemOfResponse(response, self.address)
+        return response
 
-    def stopTraining(self) -> None:
-        """Stop the running training."""
-        self._request("DELETE", "/train/")
+    def unreadable(self, message: str, details: str) -> ServerProblem:
+        """Return the problem of an answer that is not what was agreed."""
+        return ServerProblem(
+            problems.UNREADABLE, message, "Check that server and extension are of the same release.", details=details
+        )
 
     def _waitFor(self, jobId: str, report: Report, isCancelled: IsCancelled) -> None:
         while True:
@@ -331,26 +315,6 @@ class Client:
             # The user has already let go of the job; a server that is gone has nothing left to cancel.
             return
 
-    def _json(self, method: str, path: str, timeout: float | None = None, **arguments: Any) -> dict[str, Any]:
-        response = self._request(method, path, timeout, **arguments)
-        try:
-            return _objectOf(response.json())
-        except ValueError as error:
-            raise self._unreadable(f"The answer to {path} is not JSON.", response.text[:500]) from error
-
-    def _request(self, method: str, path: str, timeout: float | None = None, **arguments: Any) -> requests.Response:
-        limits = (self.timeouts.connect, timeout or self.timeouts.answer)
-        url = self.address + path
-        try:
-            response = self._session.request(method, url, timeout=limits, allow_redirects=False, **arguments)
-        except (OSError, UnicodeError) as error:  # every RequestException is an OSError
-            raise problems.problemOfException(error, self.address) from error
-        if 300 <= response.status_code < 400:
-            raise self._notCfmri(f"HTTP {response.status_code} to {response.headers.get('Location', '')}")
-        if response.status_code >= 400:
-            raise problems.problemOfResponse(response, self.address)
-        return response
-
     def _problemOfSchema(self, error: schema.SchemaError) -> ServerProblem:
         if error.apiVersion is None:
             return self._notCfmri(str(error))
@@ -363,11 +327,6 @@ class Client:
             f"What answers at {self.address} is not a cfmri server.",
             "Check the port; the server is started with `cfmri serve STUDIES`.",
             details=details,
-        )
-
-    def _unreadable(self, message: str, details: str) -> ServerProblem:
-        return ServerProblem(
-            problems.UNREADABLE, message, "Check that server and extension are of the same release.", details=details
         )
 
 
@@ -388,11 +347,3 @@ def _problemOfJob(status: JobStatus) -> ServerProblem:
         accepted=str(error.get("accepted") or ""),
         details=json.dumps(error)[:500],
     )
-
-
-def _requireTrained(status: TrainingStatus) -> TrainingStatus:
-    if status.state != "done":
-        reason = f": {status.note}" if status.note else ""
-        hint = "A training needs studies with labels; the terminal where `cfmri serve` runs tells more."
-        raise ServerProblem(problems.SERVER, f"The training {status.state}{reason}.", hint)
-    return status

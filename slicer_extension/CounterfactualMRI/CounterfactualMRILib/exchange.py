@@ -1,19 +1,21 @@
 """A volume of the scene as a file for the server, and the server's file as a volume. No Qt.
 
-What leaves: voxels and their geometry, under a random name. Node name, node attributes (Slicer writes
-them into NRRD headers, DICOM.instanceUIDs too) and everything else in the scene stay.
+What leaves: voxels and their geometry, under a random name. Node name, node attributes (Slicer would
+write DICOM.instanceUIDs into a file) and everything else in the scene stay. Files are read and written by
+worker threads (see `nifti`); what happens here on the main thread takes as long for a large volume as for a
+small one.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-import uuid
 from pathlib import Path
 
 import slicer
 import vtk
 
+from CounterfactualMRILib.nifti import Image, Matrix
 from CounterfactualMRILib.problems import Problem
 
 #: Largest distance between where a voxel lies in the source and in the result, in millimetres.
@@ -55,47 +57,58 @@ def requireSendable(volumeNode) -> None:
         )
 
 
-def exportVolume(volumeNode, folder: Path) -> Path:
-    """Write voxels and geometry of a volume as NRRD under a random name.
+def snapshotOf(volumeNode) -> Image:
+    """Return voxels and geometry of a volume for a worker thread to send; nothing else of it leaves.
 
-    The parent transform is not applied: the result gets the same one.
+    The voxels are not copied. They stay what they are while they are held here: VTK does not use an array
+    again that somebody else refers to. The parent transform is not applied: the result gets the same one.
 
     Raises:
-        ExchangeProblem: The volume cannot be sent, or the file cannot be written.
+        ExchangeProblem: The volume cannot be sent.
     """
     requireSendable(volumeNode)
-    anonymous = slicer.vtkMRMLScalarVolumeNode()
-    anonymous.SetAndObserveImageData(volumeNode.GetImageData())
-    anonymous.CopyOrientation(volumeNode)
-    path = folder / f"{uuid.uuid4().hex}.nrrd"
-    storage = slicer.vtkMRMLNRRDStorageNode()
-    storage.SetFileName(str(path))
-    storage.SetUseCompression(0)
-    if not storage.WriteData(anonymous) or not path.exists():
-        raise ExchangeProblem("The volume could not be written for sending.", f"Is the disk of {folder.parent} full?")
-    return path
+    return Image(slicer.util.arrayFromVolume(volumeNode), matrixOf(volumeNode))
 
 
-def readResult(path: Path | None, volumeNode, nodeClass: str = "vtkMRMLScalarVolumeNode"):
-    """Read the server's image into a node that is not in any scene yet, lying exactly on the source's grid.
+def nodeOf(image: Image, nodeClass: str = "vtkMRMLScalarVolumeNode"):
+    """Return a volume node that is not in any scene yet, around an image's voxels; they are not copied.
 
     Args:
-        path: NRRD file.
+        image: From a worker thread.
+        nodeClass: Class of the node to make.
+    """
+    node = getattr(slicer, nodeClass)()
+    node.SetAndObserveImageData(imageDataOf(image))
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy([value for row in image.ijkToRAS for value in row])
+    node.SetIJKToRASMatrix(matrix)
+    return node
+
+
+def imageDataOf(image: Image, imageData=None):
+    """Put an image's voxels into ``imageData``, or into a new one, without copying them."""
+    from vtk.util.numpy_support import numpy_to_vtk  # imports numpy
+
+    imageData = imageData or vtk.vtkImageData()
+    imageData.SetDimensions(image.voxels.shape[::-1])
+    imageData.GetPointData().SetScalars(numpy_to_vtk(image.voxels.reshape(-1), deep=False))
+    return imageData
+
+
+def resultNode(image: Image | None, volumeNode, nodeClass: str = "vtkMRMLScalarVolumeNode"):
+    """Return the server's image as a node that is not in any scene yet, lying exactly on the source's grid.
+
+    Args:
+        image: What the server sent.
         volumeNode: The source.
         nodeClass: Class of the node to make.
 
     Raises:
-        ExchangeProblem: There is no image, it is unreadable, or it does not lie on the source's grid.
+        ExchangeProblem: There is no image, or it does not lie on the source's grid.
     """
-    if path is None:
+    if image is None:
         raise ExchangeProblem("The server returned no image.", "Look at the terminal where `cfmri serve` runs.")
-    node = getattr(slicer, nodeClass)()
-    storage = slicer.vtkMRMLNRRDStorageNode()
-    storage.SetFileName(str(path))
-    if not storage.ReadData(node) or node.GetImageData() is None:
-        raise ExchangeProblem(
-            "The server's image cannot be read.", "Repeat; if it stays, report it with the server's log."
-        )
+    node = nodeOf(image, nodeClass)
     node.SetIJKToRASMatrix(gridOfResult(node, volumeNode))
     return node
 
@@ -125,6 +138,12 @@ def gridOfResult(result, source):
     if not distanceMm <= TOLERANCE_MM:
         raise _offGrid(f"it is {distanceMm:.3g} mm off")
     return expectedToRAS
+
+
+def matrixOf(node) -> Matrix:
+    """Return the rows of a volume's voxel-to-RAS matrix."""
+    matrix = _ijkToRAS(node)
+    return tuple(tuple(matrix.GetElement(row, column) for column in range(4)) for row in range(4))
 
 
 def _offGrid(how: str) -> ExchangeProblem:

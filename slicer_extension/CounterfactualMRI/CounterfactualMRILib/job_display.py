@@ -7,12 +7,16 @@ from typing import Any, Callable
 from CounterfactualMRILib import jobs
 from CounterfactualMRILib.jobs import Job
 
+#: More steps than a progress bar has pixels are not told apart.
+_FINEST = 1000
+
 
 class JobDisplay:
     """Shows the progress of a job, and its outcome when it has ended.
 
     Args:
-        bar: Progress bar; visible while a job runs, moving to and fro while the number of steps is unknown.
+        bar: Progress bar; visible while a job runs, moving to and fro while the number of steps is unknown. ``None``
+            for short work.
         label: Where progress and outcome are written, unless `watch` names another label.
     """
 
@@ -31,9 +35,9 @@ class JobDisplay:
         self.job, self._onDone, self._label = job, onDone, label or self._ownLabel
         self.update()
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, label=None) -> None:
         """Write something that is not about a job."""
-        self._ownLabel.text = text
+        (label or self._ownLabel).text = text
 
     def cancel(self) -> None:
         """Cancel the job, if there is one."""
@@ -45,8 +49,10 @@ class JobDisplay:
         if self.job is None:
             return False
         job, isRunning = self.job, self.job.state == jobs.RUNNING
-        self._bar.visible = isRunning
-        self._bar.maximum, self._bar.value = job.steps, job.step
+        if self._bar is not None:
+            self._bar.visible = isRunning
+            self._bar.maximum = min(job.steps, _FINEST)  # steps may be bytes, of which a bar counts 2 GiB at most
+            self._bar.value = job.step * self._bar.maximum // (job.steps or 1)
         self._label.text = f"{job.message} ({job.elapsedS:.0f} s)" if isRunning else job.message
         if isRunning:
             return False

@@ -11,8 +11,9 @@ LAYOUT_ID, LAYOUT_WITH_DIFFERENCE_ID, BLINDED_LAYOUT_ID = 47110, 47111, 47112
 ORIGINAL_VIEW, COUNTERFACTUAL_VIEW, DIFFERENCE_VIEW = "CFOriginal", "CFCounterfactual", "CFDifference"
 LEFT_VIEW, RIGHT_VIEW = "CFLeft", "CFRight"
 _VIEW_GROUP = 71
-#: Of the difference over the source: the anatomy stays to be seen.
+#: Of a map over a volume: the anatomy stays to be seen.
 _OVER_OPACITY = 0.75
+_UNCERTAINTY_OPACITY = 0.5
 
 
 class Comparison:
@@ -72,6 +73,13 @@ class Comparison:
             composite = _compositeNode(COUNTERFACTUAL_VIEW)
             composite.SetForegroundVolumeID(original.GetID() if share > 0 else None)
             composite.SetForegroundOpacity(share)
+
+    def overlay(self, uncertainty) -> None:
+        """Show a map half transparent over the counterfactual, or none; it takes the place of the source's fade."""
+        if self.isShown:
+            composite = _compositeNode(COUNTERFACTUAL_VIEW)
+            composite.SetForegroundVolumeID(None if uncertainty is None else uncertainty.GetID())
+            composite.SetForegroundOpacity(0.0 if uncertainty is None else _UNCERTAINTY_OPACITY)
 
     def restore(self) -> None:
         """Return to the layout that was there before."""

@@ -7,19 +7,52 @@ Example:
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from CounterfactualMRILib import exchange, results
+from CounterfactualMRILib import cases, difference, exchange, nifti, results, segmentation, uncertainty
 from CounterfactualMRILib.acquisition import readAcquisition
-from CounterfactualMRILib.client import Result
+from CounterfactualMRILib.client import Result, mendedAddress
 from CounterfactualMRILib.connection import Connection
+from CounterfactualMRILib.datastore import Datastore
 from CounterfactualMRILib.jobs import Job
 from CounterfactualMRILib.parameter_node import CounterfactualMRIParameterNode
-from CounterfactualMRILib.schema import COUNTERFACTUAL, IAP_PREDICTOR, TISSUE_SEGMENTER, Server
+from CounterfactualMRILib.schema import COUNTERFACTUAL, IAP_PREDICTOR, TISSUE_SEGMENTER, Counts, Server
+from CounterfactualMRILib.training import Training
+from CounterfactualMRILib.volume_display import displayRange
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A server's answer as the main thread takes it over: all that needs time is done.
+
+    Attributes:
+        values: The JSON part.
+        image: The result, if there is one.
+        widths: Half-widths of the uncertainty, if they were asked for.
+        shown: Lowest and highest half-width worth showing.
+        labels: Values that occur in an image of labels, without 0.
+    """
+
+    values: Mapping[str, Any]
+    image: nifti.Image | None = None
+    widths: nifti.Image | None = None
+    shown: tuple[float, float] = (0.0, 1.0)
+    labels: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, result: Result, isLabels: bool) -> _Answer:
+        """Read what a client saved; in the worker thread."""
+        images = {name: nifti.read(path) for name, path in result.images.items()}
+        image, widths = images.get("image"), images.get(uncertainty.PARAMETER)
+        shown = (0.0, 1.0) if widths is None else displayRange(widths.voxels)
+        labels = tuple(segmentation.valuesIn(image)) if isLabels and image is not None else ()
+        return cls(result.values, image, widths, shown, labels)
 
 
 class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
@@ -73,7 +106,8 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             volumeNode: The source; it is never changed.
             parameters: Values to change (``echo_time_ms`` ...) and options (``method``, ``seed`` ...), by the names
                 of the server's parameter list. ``factual`` says how the source was acquired; without it the DICOM
-                header is asked, and what it does not tell the server predicts.
+                header is asked, and what it does not tell the server predicts. ``uncertainty`` asks for a map of
+                half-widths too, see `uncertainty.uncertaintyOf`.
             wait: See the class.
 
         Returns:
@@ -90,11 +124,38 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         if factual:
             request["factual"] = dict(factual)
 
-        def finish(result: Result, server: Server):
-            image = exchange.readResult(result.imagePath, volumeNode)
-            return results.insertCounterfactual(image, volumeNode, result.values, server.version)
+        def finish(answer: _Answer, server: Server):
+            image = exchange.resultNode(answer.image, volumeNode)
+            node = results.insertCounterfactual(image, volumeNode, answer.values, server.version)
+            if answer.widths is not None:
+                uncertainty.insertUncertainty(answer.widths, answer.shown, node, answer.values)
+            return node
 
         return self._infer("Generating the counterfactual", COUNTERFACTUAL, volumeNode, request, finish, wait)
+
+    def insertDifference(self, counterfactual, wait: bool = True):
+        """Add what a counterfactual changed to the scene; nothing is sent.
+
+        Args:
+            counterfactual: Volume made by `generateCounterfactual`; its source must be in the scene.
+            wait: See the class.
+
+        Returns:
+            A new volume node: counterfactual minus source in the source's units; or the job.
+
+        Raises:
+            ExchangeProblem: The source is gone or no longer lies on the counterfactual's grid.
+        """
+
+        def work(report: Callable, isCancelled: Callable):  # noqa: ARG001
+            return difference.subtract(*voxels)
+
+        def finish(made):
+            results.requireInScene(counterfactual)
+            return difference.insertDifference(counterfactual, *made)
+
+        voxels = exchange.snapshotOf(counterfactual).voxels, results.sourceVoxels(counterfactual)
+        return self._run(Job("Computing the difference", work, finish), wait)
 
     def segment(self, volumeNode, wait: bool = True):
         """Segment fat and fibroglandular tissue.
@@ -107,10 +168,9 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             ServerProblem: The server refused or failed.
         """
 
-        def finish(result: Result, server: Server):
-            labelmap = exchange.readResult(result.imagePath, volumeNode, "vtkMRMLLabelMapVolumeNode")
+        def finish(answer: _Answer, server: Server):
             labels = server.models[TISSUE_SEGMENTER].labels
-            return results.insertSegmentation(labelmap, volumeNode, labels, server.version)
+            return segmentation.insertSegmentation(answer.image, answer.labels, volumeNode, labels, server.version)
 
         return self._infer("Segmenting", TISSUE_SEGMENTER, volumeNode, {}, finish, wait)
 
@@ -121,8 +181,8 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             ``{name: {"value": ..., "probabilities": {...} or None}}``; or the job.
         """
 
-        def finish(result: Result, server: Server) -> dict[str, Any]:  # noqa: ARG001
-            predicted = result.values.get("predicted")
+        def finish(answer: _Answer, server: Server) -> dict[str, Any]:  # noqa: ARG001
+            predicted = answer.values.get("predicted")
             return predicted if isinstance(predicted, dict) else {}
 
         return self._infer("Predicting acquisition parameters", IAP_PREDICTOR, volumeNode, {}, finish, wait)
@@ -131,19 +191,81 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         """Train a model on the server's own studies; nothing of the scene is sent.
 
         Args:
-            parameters: ``augmentation`` (one of `parameter_node.AUGMENTATIONS`), ``epochs``, ``seed``.
+            parameters: ``augmentation``, ``epochs``, ``seed`` ..., by the names of the server's parameter list.
             model: Name of the model.
             wait: See the class.
 
         Returns:
-            The last `client.TrainingStatus`; or the job.
+            The last `training.TrainingStatus`; or the job.
         """
 
         def work(report: Callable, isCancelled: Callable):
-            return connection.open().train(model, dict(parameters or {}), report, isCancelled)
+            return Training(connection.open(), model).run(dict(parameters or {}), report, isCancelled)
 
         connection = self._connection
         return self._run(Job("Training", work), wait)
+
+    def nextCase(self, strategy: str, wait: bool = True):
+        """Load the image that the server wants labelled next.
+
+        Args:
+            strategy: One of the server's strategies.
+            wait: See the class.
+
+        Returns:
+            A new volume node, ``None`` when every image has a label; the `schema.Counts`; and what the strategy says of
+            its choice. Or the job.
+        """
+
+        return self._loadCase("Asking for the next case", lambda store: store.next(strategy), wait)
+
+    def firstCase(self, wait: bool = True):
+        """Load the first of the server's images, labelled or not; else as `nextCase`."""
+        return self._loadCase("Loading a case", lambda store: (next(iter(store.images()), None), ""), wait)
+
+    def submitLabel(self, volumeNode, segmentationNode, mayStore: bool = False, wait: bool = True):
+        """Store a corrected segmentation on the server as the volume's final label.
+
+        Args:
+            volumeNode: What was segmented. If it is no image of the server, it is stored there first.
+            segmentationNode: Its segments have the names of the server's labels; where two overlap, the last counts.
+            mayStore: The user agrees to storing the volume on the server.
+            wait: See the class.
+
+        Returns:
+            The `schema.Counts` afterwards; or the job.
+
+        Raises:
+            ExchangeProblem: There is nothing to submit, or the volume is not on the server and may not go there.
+            ServerProblem: The server refused or failed.
+        """
+
+        def work(report: Callable, isCancelled: Callable) -> tuple[str, Counts]:
+            store, labels = Datastore(connection.openFor(TISSUE_SEGMENTER)), connection.server.models[TISSUE_SEGMENTER]
+            labelPath, imagePath = (folder.path / f"{uuid.uuid4().hex}.nii.gz" for _ in range(2))
+            nifti.write(labelPath, segmentation.labelImage(numbers, names, labels.labels))
+            known = imageId
+            if not known:
+                nifti.write(imagePath, volume)
+                known = store.store(imagePath, acquisition, report, isCancelled)
+            store.label(known, labelPath, report, isCancelled)
+            return known, store.counts()
+
+        def finish(done: tuple[str, Counts]) -> Counts:
+            cases.markCase(volumeNode, done[0], address)
+            return done[1]
+
+        connection, volume = self._connection, exchange.snapshotOf(volumeNode)
+        address, acquisition = mendedAddress(connection.address), readAcquisition(volumeNode)
+        imageId = cases.imageIdOf(volumeNode, address)
+        if not (imageId or mayStore):
+            raise exchange.ExchangeProblem(
+                "This volume is not on the server, and labels without their image are of no use there.",
+                "Allow storing the volume on the server too.",
+            )
+        numbers, names = segmentation.segmentNumbers(segmentationNode, volumeNode)
+        folder = exchange.TransferFolder()
+        return self._run(Job("Submitting the label", work, finish, folder.remove), wait)
 
     def poll(self) -> bool:
         """Take over what the background work reported. Call it on the main thread.
@@ -160,25 +282,41 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         """Whether `poll` still has something to wait for."""
         return bool(self._jobs)
 
+    def _loadCase(self, title: str, choose: Callable[[Datastore], tuple[str | None, str]], wait: bool):
+        def work(report: Callable, isCancelled: Callable):
+            client = connection.open()
+            store = Datastore(client)
+            imageId, why = choose(store)
+            if imageId is None:
+                return None, store.counts(), why
+            image = nifti.read(store.fetch(imageId, folder.path, report, isCancelled))
+            case = image, displayRange(image.voxels), imageId, client.address, store.acquisition(imageId)
+            return case, store.counts(), why
+
+        def finish(found) -> tuple[Any, Counts, str]:
+            case, *said = found
+            return (None if case is None else cases.insertCase(*case), *said)
+
+        connection, folder = self._connection, exchange.TransferFolder()
+        return self._run(Job(title, work, finish, folder.remove), wait)
+
     def _infer(self, title: str, model: str, volumeNode, request: dict[str, Any], finish: Callable, wait: bool):
         """Send a volume to a model in the background; ``finish(result, server)`` puts the result into the scene."""
 
-        def work(report: Callable, isCancelled: Callable) -> Result:
+        def work(report: Callable, isCancelled: Callable) -> _Answer:
             client = connection.openFor(model)
-            return client.run(model, request, imagePath, folder.path, report, isCancelled)
+            path = folder.path / f"{uuid.uuid4().hex}.nii"
+            nifti.write(path, volume)
+            answer = client.run(model, request, path, folder.path, report, isCancelled)
+            return _Answer.of(answer, isLabels=model == TISSUE_SEGMENTER)
 
-        def finishInScene(result: Result):
+        def finishInScene(answer: _Answer):
             results.requireInScene(volumeNode)
-            return finish(result, connection.server)
+            return finish(answer, connection.server)
 
-        connection = self._connection
+        connection, volume = self._connection, exchange.snapshotOf(volumeNode)
         folder = exchange.TransferFolder()
-        try:
-            imagePath = exchange.exportVolume(volumeNode, folder.path)
-        except exchange.ExchangeProblem:
-            folder.remove()
-            raise
-        request = {**request, "result_extension": ".nrrd"}
+        request = {**request, "result_extension": ".nii"}
         return self._run(Job(title, work, finishInScene, folder.remove), wait)
 
     def _run(self, job: Job, wait: bool):

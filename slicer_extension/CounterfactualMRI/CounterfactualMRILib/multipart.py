@@ -1,15 +1,15 @@
-"""multipart/form-data: sent from a file without loading it, and taken apart again. Standard library only.
+"""multipart/form-data: sent from a file without loading it, and taken apart as it comes in. Standard library only.
 
 Source: RFC 7578 (form data), RFC 2046 section 5.1 (boundaries).
 """
 
 from __future__ import annotations
 
+import io
 import re
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import BinaryIO, Callable, Iterable, Iterator
 
 
 class UploadBody:
@@ -20,16 +20,22 @@ class UploadBody:
         filePath: File to send, or ``None``.
         fileName: Name under which it is sent. Give a random one: the real name may hold patient data.
         onSent: Called with (bytes sent, bytes in all) before each piece; may raise to stop the upload.
+        field: Name of the file's field.
     """
 
     def __init__(
-        self, parameters: str, filePath: Path | None, fileName: str, onSent: Callable[[int, int], None] | None = None
+        self,
+        parameters: str,
+        filePath: Path | None,
+        fileName: str,
+        onSent: Callable[[int, int], None] | None = None,
+        field: str = "file",
     ) -> None:
         boundary = uuid.uuid4().hex
         self.contentType = f"multipart/form-data; boundary={boundary}"
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{parameters}\r\n'
         if filePath is not None:
-            head += f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{fileName}"\r\n'
+            head += f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{fileName}"\r\n'
             head += "Content-Type: application/octet-stream\r\n\r\n"
         self._head = head.encode()
         self._tail = ("\r\n" if filePath is not None else "").encode() + f"--{boundary}--\r\n".encode()
@@ -65,16 +71,15 @@ class UploadBody:
         yield self._tail
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of a multipart answer: its file name (empty for a plain field) and bytes."""
+def readMultipart(contentType: str, pieces: Iterable[bytes], sink: Callable[[str], BinaryIO]) -> None:
+    """Take a multipart/form-data answer apart while it comes in, each part into a file of its own.
 
-    fileName: str
-    data: bytes
+    A whole volume is never one object in memory: copying it would hold up every other thread of Python.
 
-
-def parseMultipart(contentType: str, body: bytes) -> dict[str, Part]:
-    """Take a multipart/form-data answer apart, by field name.
+    Args:
+        contentType: Of the answer.
+        pieces: Its body, of any lengths.
+        sink: Opens a file for the part of that name; it is closed when the part has ended.
 
     Raises:
         ValueError: It is not one, or it is cut short.
@@ -82,18 +87,47 @@ def parseMultipart(contentType: str, body: bytes) -> dict[str, Part]:
     boundary = re.search(r'boundary="?([^";,]+)"?', contentType)
     if not contentType.startswith("multipart/") or boundary is None:
         raise ValueError(f"not a multipart answer but '{contentType}'")
+    source = _Source(pieces)
     delimiter = b"\r\n--" + boundary.group(1).encode()
-    pieces = (b"\r\n" + body).split(delimiter)
-    if len(pieces) < 3 or not pieces[-1].startswith(b"--"):
-        raise ValueError("the multipart answer is cut short")
-    return dict(_parsePart(piece) for piece in pieces[1:-1])
+    source.copyUntil(delimiter, None)
+    while not source.startsWith(b"--"):
+        head = io.BytesIO()
+        source.copyUntil(b"\r\n\r\n", head)
+        name = re.search(r'[;\s]name="([^"]*)"', head.getvalue().decode("utf-8", "replace"))
+        if name is None:
+            raise ValueError("a part of the multipart answer has no name")
+        with sink(name.group(1)) as file:
+            source.copyUntil(delimiter, file)
 
 
-def _parsePart(piece: bytes) -> tuple[str, Part]:
-    header, separator, data = piece.partition(b"\r\n\r\n")
-    text = header.decode("utf-8", "replace")
-    name = re.search(r'[;\s]name="([^"]*)"', text)
-    if not separator or name is None:
-        raise ValueError("a part of the multipart answer has no name")
-    fileName = re.search(r'filename="([^"]*)"', text)
-    return name.group(1), Part(fileName.group(1) if fileName else "", data)
+class _Source:
+    """A body as it comes in, with what was read ahead."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._ahead = b"\r\n"  # the first delimiter has no line before it
+
+    def startsWith(self, text: bytes) -> bool:
+        """Tell whether the text comes next."""
+        while len(self._ahead) < len(text):
+            self._readOn()
+        return self._ahead.startswith(text)
+
+    def copyUntil(self, end: bytes, target: BinaryIO | None) -> None:
+        """Copy what comes before ``end`` into a file, or nowhere; ``end`` itself is skipped."""
+        while (at := self._ahead.find(end)) < 0:
+            keep = len(self._ahead) - len(end) + 1  # the rest may be the beginning of the end
+            if keep > 0:
+                if target is not None:
+                    target.write(self._ahead[:keep])
+                self._ahead = self._ahead[keep:]
+            self._readOn()
+        if target is not None:
+            target.write(self._ahead[:at])
+        self._ahead = self._ahead[at + len(end) :]
+
+    def _readOn(self) -> None:
+        try:
+            self._ahead += next(self._pieces)
+        except StopIteration:
+            raise ValueError("the multipart answer is cut short") from None

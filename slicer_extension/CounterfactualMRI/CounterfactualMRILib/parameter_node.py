@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from slicer import vtkMRMLScalarVolumeNode
-from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
-
-#: As the server names them.
-AUGMENTATIONS = ["counterfactual", "counterfactual+classical", "classical", "contrast-randomisation", "none"]
+from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 
 @parameterNodeWrapper
@@ -19,12 +14,10 @@ class CounterfactualMRIParameterNode:
         inputVolume: The volume to work on.
         resultVolume: The counterfactual made last.
         requested: JSON object of the values that are asked for, by the server's parameter names.
-        augmentation: How training sees more scanners than the studies come from.
-        epochs: Passes over the studies in training.
+        training: JSON object of the training's options, by the server's parameter names.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
     resultVolume: vtkMRMLScalarVolumeNode
     requested: str = "{}"
-    augmentation: Annotated[str, Choice(AUGMENTATIONS)] = AUGMENTATIONS[0]
-    epochs: Annotated[int, WithinRange(1, 1000)] = 10
+    training: str = "{}"

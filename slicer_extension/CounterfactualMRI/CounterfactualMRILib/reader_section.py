@@ -7,11 +7,11 @@ from typing import Callable
 
 import qt
 import slicer
-import vtk
 
-from CounterfactualMRILib import results
+from CounterfactualMRILib import exchange, results
 from CounterfactualMRILib.exchange import ExchangeProblem
 from CounterfactualMRILib.reader_study import GRADES, PLACES, ReaderStudy, Reading
+from CounterfactualMRILib.volume_display import showVolume
 
 
 class ReaderSection:
@@ -152,14 +152,14 @@ class ReaderSection:
 
 def _copy(voxels, counterfactual, name: str):
     """Return a nameless copy that is neither listed nor saved."""
-    matrix = vtk.vtkMatrix4x4()
-    counterfactual.GetIJKToRASMatrix(matrix)
-    node = slicer.util.addVolumeFromArray(voxels.astype("float32"), ijkToRAS=matrix, name=f"Reading {name}")
+    image = exchange.Image(voxels.astype("float32"), exchange.matrixOf(counterfactual))
+    node = exchange.nodeOf(image)
+    node.SetName(f"Reading {name}")
     node.SetHideFromEditors(True)
     node.SetSaveWithScene(False)
+    node = slicer.mrmlScene.AddNode(node)
     node.SetAndObserveTransformNodeID(counterfactual.GetTransformNodeID())
-    display, shown = node.GetDisplayNode(), counterfactual.GetDisplayNode()
-    display.SetSaveWithScene(False)
-    display.SetAutoWindowLevel(False)
-    display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
+    shown = counterfactual.GetDisplayNode()
+    showVolume(node, shown.GetWindow(), shown.GetLevel())
+    node.GetDisplayNode().SetSaveWithScene(False)
     return node

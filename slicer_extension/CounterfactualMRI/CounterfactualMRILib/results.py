@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping
 
 import slicer
 import vtk
 
 from CounterfactualMRILib.exchange import ExchangeProblem
-from CounterfactualMRILib.schema import LabelClass
+from CounterfactualMRILib.volume_display import showVolume
 
 #: Prefix of the node attributes that say where a synthetic volume comes from; they are saved with the scene.
 ATTRIBUTE = "CounterfactualMRI."
 SOURCE_ROLE = ATTRIBUTE + "source"
 SYNTHETIC = "[synthetic]"
+#: Roles under which a counterfactual refers to what was made of it.
+_MAP_ROLES = ("difference", "uncertainty")
 
 
 def requireInScene(node) -> None:
@@ -49,42 +51,28 @@ def insertCounterfactual(result, source, evidence: Mapping[str, Any], version: s
     _markSynthetic(node, source, evidence, version)
     _showLike(node, source)
     node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
-    _placeInFolder(node, source)
+    placeInFolder(node, source)
     return node
 
 
-def insertSegmentation(labelmap, source, labels: Sequence[LabelClass], version: str):
-    """Add tissue labels to the scene as a segmentation with the server's names, colours and terminology.
+def insertMap(node, counterfactual, role: str, name: str):
+    """Add a map of a counterfactual to the scene: in its folder and parent transform, removed together with it.
 
     Args:
-        labelmap: Label map volume node that is not in a scene yet, on the source's grid.
-        source: The volume that was segmented.
-        labels: What each value means.
-        version: Version of the server.
+        node: Volume node that is not in a scene yet.
+        counterfactual: What it is a map of.
+        role: One of "difference" and "uncertainty".
+        name: Made unique in the scene.
 
     Returns:
-        The segmentation node.
+        The node in the scene.
     """
-    scene = slicer.mrmlScene
-    temporary = scene.AddNode(labelmap)
-    name = scene.GetUniqueNameByString(f"{source.GetName()} tissue")
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    try:
-        node.CreateDefaultDisplayNodes()
-        node.SetReferenceImageGeometryParameterFromVolumeNode(temporary)
-        imported = slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(temporary, node)
-    finally:
-        scene.RemoveNode(temporary)
-    if not imported:
-        scene.RemoveNode(node)
-        raise ExchangeProblem(
-            "The server's labels could not be made a segmentation.", "Repeat; if it stays, report it."
-        )
-    _nameSegments(node.GetSegmentation(), labels)
-    node.SetNodeReferenceID(SOURCE_ROLE, source.GetID())
-    node.SetAttribute(ATTRIBUTE + "ServerVersion", version)
-    node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
-    _placeInFolder(node, source)
+    node.SetName(slicer.mrmlScene.GetUniqueNameByString(name))
+    node = slicer.mrmlScene.AddNode(node)
+    node.SetAttribute(ATTRIBUTE + role.capitalize(), "true")
+    node.SetAndObserveTransformNodeID(counterfactual.GetTransformNodeID())
+    counterfactual.SetNodeReferenceID(ATTRIBUTE + role, node.GetID())
+    placeBeside(node, counterfactual)
     return node
 
 
@@ -154,8 +142,7 @@ def optionsOf(evidence: Mapping[str, Any]) -> dict[str, Any]:
 
 def remove(node) -> None:
     """Remove a counterfactual from the scene, and what was made of it."""
-    difference = node.GetNodeReference(ATTRIBUTE + "difference")
-    for made in (difference, node):
+    for made in (*(node.GetNodeReference(ATTRIBUTE + role) for role in _MAP_ROLES), node):
         if made is not None:
             removeVolume(made)
 
@@ -179,6 +166,15 @@ def placeBeside(node, other) -> None:
         hierarchy.SetItemParent(_itemOf(hierarchy, node), hierarchy.GetItemParent(_itemOf(hierarchy, other)))
 
 
+def placeInFolder(node, source) -> None:
+    """Put the node into the subject-hierarchy folder of its source's results, which is made when there is none."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if hierarchy is None:
+        return
+    sourceItem = _itemOf(hierarchy, source)
+    hierarchy.SetItemParent(_itemOf(hierarchy, node), _folderOf(hierarchy, sourceItem, source))
+
+
 def _markSynthetic(node, source, evidence: Mapping[str, Any], version: str) -> None:
     node.SetNodeReferenceID(SOURCE_ROLE, source.GetID())
     node.SetAttribute(ATTRIBUTE + "Synthetic", "true")
@@ -194,15 +190,10 @@ def _markSynthetic(node, source, evidence: Mapping[str, Any], version: str) -> N
 
 def _showLike(node, source) -> None:
     """Give the node the source's window, level and colours, so that the two can be compared."""
-    node.CreateDefaultDisplayNodes()
-    display, sourceDisplay = node.GetDisplayNode(), source.GetDisplayNode()
-    if sourceDisplay is None:
+    if source.GetDisplayNode() is None:
         source.CreateDefaultDisplayNodes()
-        sourceDisplay = source.GetDisplayNode()
-    display.SetAndObserveColorNodeID(sourceDisplay.GetColorNodeID())
-    display.SetInterpolate(sourceDisplay.GetInterpolate())
-    display.SetAutoWindowLevel(False)
-    display.SetWindowLevel(sourceDisplay.GetWindow(), sourceDisplay.GetLevel())
+    shown = source.GetDisplayNode()
+    showVolume(node, shown.GetWindow(), shown.GetLevel(), shown.GetColorNodeID() or "", bool(shown.GetInterpolate()))
 
 
 def _inWords(changes: Mapping[str, Any]) -> str:
@@ -222,52 +213,6 @@ def _inWords(changes: Mapping[str, Any]) -> str:
         isNumber = isinstance(value, (int, float)) and name in short
         words.append(short[name].format(value) if isNumber else str(value))
     return f" ({', '.join(words)})" if words else ""
-
-
-def _nameSegments(segmentation, labels: Sequence[LabelClass]) -> None:
-    byValue = {label.value: label for label in labels}
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment = segmentation.GetNthSegment(index)
-        label = byValue.get(segment.GetLabelValue())
-        if label is None:
-            segment.SetName(f"label {segment.GetLabelValue()}")
-            continue
-        segment.SetName(label.name)
-        segment.SetColor(*label.color)
-        terminology = terminologyEntry(label.terminology)
-        if terminology:
-            segment.SetTag(segment.GetTerminologyEntryTagName(), terminology)
-
-
-def terminologyEntry(terminology: Any) -> str:
-    """Return a segment's terminology tag as Slicer writes it, empty when the server names none that is known.
-
-    Accepts Slicer's own text, or ``{"category": code, "type": code}`` with codes of ``scheme, value, meaning``.
-    """
-    if isinstance(terminology, str):
-        # Slicer refuses an entry without all seven parts; the last four may be empty codes.
-        parts = terminology.split("~")
-        return "~".join(parts + ["^^", "", "^^", "^^"][len(parts) - 3 :]) if 3 <= len(parts) <= 7 else ""
-    if not isinstance(terminology, dict):
-        return ""
-    category, kind = _code(terminology.get("category")), _code(terminology.get("type"))
-    context = "Segmentation category and type - DICOM master list"
-    return "~".join((context, category, kind, "^^", "", "^^", "^^")) if category and kind else ""
-
-
-def _code(code: Any) -> str:
-    if not isinstance(code, dict):
-        return ""
-    return "^".join(str(code.get(key) or "") for key in ("scheme", "value", "meaning"))
-
-
-def _placeInFolder(node, source) -> None:
-    """Put the node into the subject-hierarchy folder of its source's results, which is made when there is none."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    if hierarchy is None:
-        return
-    sourceItem = _itemOf(hierarchy, source)
-    hierarchy.SetItemParent(_itemOf(hierarchy, node), _folderOf(hierarchy, sourceItem, source))
 
 
 def _folderOf(hierarchy, sourceItem: int, source) -> int:

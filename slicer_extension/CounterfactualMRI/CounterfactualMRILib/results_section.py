@@ -6,8 +6,10 @@ from typing import Callable
 
 import qt
 
-from CounterfactualMRILib import difference, results, verdict
+from CounterfactualMRILib import results, uncertainty, verdict
+from CounterfactualMRILib.difference import differenceOf
 from CounterfactualMRILib.exchange import ExchangeProblem
+from CounterfactualMRILib.job_display import JobDisplay
 
 _COLUMNS = ("Counterfactual", "Method", "Seed", "Check")
 _FLICKER_MS = 600
@@ -18,12 +20,19 @@ class ResultsSection:
 
     Args:
         ui: The panel's widgets.
+        logic: Module logic; it computes differences.
         comparison: The side-by-side layout.
         onSelected: Called with the node that the user selected, ``None`` for none.
+        onStart: Called when work was started that the panel's timer must look after.
+
+    Attributes:
+        display: Of the difference that is being computed.
     """
 
-    def __init__(self, ui, comparison, onSelected: Callable) -> None:
-        self._ui, self._comparison, self._onSelected = ui, comparison, onSelected
+    def __init__(self, ui, logic, comparison, onSelected: Callable, onStart: Callable[[], None]) -> None:
+        self._ui, self._logic, self._comparison = ui, logic, comparison
+        self._onSelected, self._onStart = onSelected, onStart
+        self.display = JobDisplay(None, ui.seeingLabel)
         self._nodes: list = []
         self._isFilling = False
         table = ui.resultsTable
@@ -34,6 +43,7 @@ class ResultsSection:
         table.connect("itemSelectionChanged()", self._onRow)
         ui.compareButton.connect("clicked(bool)", self._onCompare)
         ui.differenceButton.connect("clicked(bool)", self._onDifference)
+        ui.uncertaintyButton.connect("clicked(bool)", self._onUncertainty)
         ui.flickerButton.connect("clicked(bool)", self._onFlicker)
         ui.fadeSlider.connect("valueChanged(int)", self._onFade)
         ui.deleteButton.connect("clicked(bool)", self._onDelete)
@@ -75,24 +85,49 @@ class ResultsSection:
         return self._nodes[row] if 0 <= row < len(self._nodes) else None
 
     def compare(self) -> None:
-        """Show the selected counterfactual beside its source."""
+        """Show the selected counterfactual beside its source; a difference that is wanted follows when it is made."""
         node = self.current()
         if node is None or results.sourceOf(node) is None:
             return
-        signed = None
-        if self._ui.differenceButton.checked:
-            try:
-                signed = difference.insertDifference(node)
-            except ExchangeProblem as problem:
-                self._ui.differenceButton.checked = False
-                self._ui.verdictLabel.text = str(problem)
+        signed = differenceOf(node) if self._ui.differenceButton.checked else None
         self._comparison.show(results.sourceOf(node), node, signed)
-        self._onFade(self._ui.fadeSlider.value)
+        self._showOver()
+        if self._ui.differenceButton.checked and signed is None:
+            self._computeDifference(node)
         self.showAvailability()
+
+    def _computeDifference(self, node) -> None:
+        if self.display.isBusy:
+            return  # when it is done, `compare` asks again for the one that is selected then
+        try:
+            self.display.watch(self._logic.insertDifference(node, wait=False), self._onDifferenceMade)
+        except ExchangeProblem as problem:
+            self._ui.differenceButton.checked = False
+            self.display.say(str(problem))
+            return
+        self._onStart()
+
+    def _onDifferenceMade(self, _) -> str:
+        if self._comparison.isShown and self._ui.differenceButton.checked:
+            self.compare()
+        return ""
+
+    def _showOver(self) -> None:
+        """Show what lies over the counterfactual: its uncertainty, else the source as far as it is faded in."""
+        widths = self._wantedUncertainty()
+        if widths is None:
+            self._onFade(self._ui.fadeSlider.value)
+        else:
+            self._comparison.overlay(widths)
+
+    def _wantedUncertainty(self):
+        node = self.current()
+        return uncertainty.uncertaintyOf(node) if node is not None and self._ui.uncertaintyButton.checked else None
 
     def end(self) -> None:
         """Stop what moves, and return to the earlier layout."""
         self._timer.stop()
+        self.display.cancel()
         self._ui.flickerButton.checked = False
         self._comparison.restore()
 
@@ -101,10 +136,14 @@ class ResultsSection:
         ui, node = self._ui, self.current()
         for button in (ui.compareButton, ui.deleteButton, ui.askAgainButton):
             button.enabled = node is not None
-        for widget in (ui.differenceButton, ui.flickerButton, ui.fadeSlider):
-            widget.enabled = node is not None and self._comparison.isShown
+        isShown = node is not None and self._comparison.isShown
+        ui.differenceButton.enabled = isShown
+        ui.uncertaintyButton.enabled = isShown and uncertainty.uncertaintyOf(node) is not None
+        for widget in (ui.flickerButton, ui.fadeSlider):
+            widget.enabled = isShown and self._wantedUncertainty() is None
         ui.compareButton.checked = self._comparison.isShown
-        ui.verdictLabel.text = verdict.inWords(results.evidenceOf(node)) if node is not None else ""
+        evidence = results.evidenceOf(node) if node is not None else {}
+        ui.verdictLabel.text = "\n".join(filter(None, (verdict.inWords(evidence), uncertainty.inWords(evidence))))
 
     def _onRow(self) -> None:
         if self._isFilling:
@@ -124,17 +163,25 @@ class ResultsSection:
     def _onDifference(self, *_) -> None:
         self.compare()
 
+    def _onUncertainty(self, *_) -> None:
+        self._stopFlicker()
+        self._showOver()
+        self.showAvailability()
+
     def _onFlicker(self, *_) -> None:
         if self._ui.flickerButton.checked:
             self._timer.start()
         else:
-            self._timer.stop()
-            self._ui.fadeSlider.value = 0
+            self._stopFlicker()
+
+    def _stopFlicker(self) -> None:
+        self._timer.stop()
+        self._ui.flickerButton.checked = False
+        self._ui.fadeSlider.value = 0
 
     def _flick(self) -> None:
         if not self._comparison.isShown:
-            self._timer.stop()
-            self._ui.flickerButton.checked = False
+            self._stopFlicker()
             return
         self._ui.fadeSlider.value = 0 if self._ui.fadeSlider.value else 100
 

@@ -6,7 +6,7 @@ and the server share no Python code, only ``api_version``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 #: Version of the server's parameter list and job routes that this extension speaks.
@@ -106,12 +106,30 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """How many images there are on the server, and how many of them have a final label."""
+
+    labelled: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.labelled} of {self.total} labelled"
+
+
+@dataclass(frozen=True)
 class Server:
-    """A cfmri server: its version, its models and the models that it can train."""
+    """A cfmri server: its version, its models, those that it can train, and how it chooses the next case.
+
+    Attributes:
+        strategies: What each strategy does, by its name.
+        counts: How far labelling is, ``None`` if it does not say.
+    """
 
     version: str
     models: Mapping[str, Model]
     trainers: Mapping[str, Model]
+    strategies: Mapping[str, str] = field(default_factory=dict)
+    counts: Counts | None = None
 
 
 def parseInfo(info: Any) -> Server:
@@ -128,7 +146,25 @@ def parseInfo(info: Any) -> Server:
     if not models:
         raise SchemaError("None of the server's models is a cfmri model.")
     trainers = info.get("trainers") if isinstance(info.get("trainers"), dict) else {}
-    return Server(str(info.get("version") or ""), models, _parseModels(trainers, versioned=False))
+    trainable = _parseModels(trainers, versioned=False)
+    counts = parseCounts(info.get("datastore"))
+    return Server(str(info.get("version") or ""), models, trainable, _parseStrategies(info), counts)
+
+
+def parseCounts(answer: Any) -> Counts | None:
+    """Read how far labelling is, ``None`` if the answer does not say."""
+    try:
+        return Counts(int(answer["completed"]), int(answer["total"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _parseStrategies(info: dict) -> dict[str, str]:
+    found = info.get("strategies") if isinstance(info.get("strategies"), dict) else {}
+    return {
+        name: str(strategy.get("description") or "") if isinstance(strategy, dict) else ""
+        for name, strategy in found.items()
+    }
 
 
 def _parseModels(models: dict, versioned: bool = True) -> dict[str, Model]:

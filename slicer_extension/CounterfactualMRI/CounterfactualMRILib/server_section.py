@@ -7,6 +7,7 @@ from typing import Callable
 import qt
 
 from CounterfactualMRILib.client import isLoopback, mendedAddress
+from CounterfactualMRILib.logic import DEFAULT_ADDRESS
 from CounterfactualMRILib.problems import ServerProblem
 
 _LONGEST_HISTORY = 8
@@ -20,13 +21,12 @@ class ServerSection:
     Args:
         ui: The panel's widgets.
         logic: Module logic.
-        defaultAddress: Offered as long as no connection has succeeded.
         onChange: Called when another server was entered, or consent was given or taken back.
     """
 
-    def __init__(self, ui, logic, defaultAddress: str, onChange: Callable[[], None]) -> None:
+    def __init__(self, ui, logic, onChange: Callable[[], None]) -> None:
         self._ui, self._logic, self._onChange = ui, logic, onChange
-        for address in _setting("addresses") or [defaultAddress]:
+        for address in _setting("addresses") or [DEFAULT_ADDRESS]:
             ui.addressComboBox.addItem(address)
         ui.addressComboBox.connect("currentTextChanged(QString)", self.onServerChanged)
         ui.tokenLineEdit.connect("textChanged(QString)", self.onServerChanged)
@@ -69,6 +69,11 @@ class ServerSection:
             return mendedAddress(self._ui.addressComboBox.currentText)
         except ServerProblem:
             return ""
+
+
+def lastAddress() -> str:
+    """Return the address that the last connection went to."""
+    return next(iter(_setting("addresses")), DEFAULT_ADDRESS)
 
 
 def _setting(key: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 import vtk
 
-from CounterfactualMRILib.client import TrainingStatus
+from CounterfactualMRILib.training import TrainingStatus
 
 _COLUMNS = ("epoch", "training loss", "best validation (1 - Dice)")
 _COLORS = {_COLUMNS[1]: (0.29, 0.56, 0.64), _COLUMNS[2]: (0.84, 0.55, 0.27)}

@@ -51,7 +51,7 @@ def _propertyName(name):
 
 
 def _hasProperty(widget, name):
-    if name[0] == "_" or name in _VIRTUAL:
+    if name[0] == "_" or name in _VIRTUAL or (name == "text" and isinstance(widget, QtWidgets.QProgressBar)):
         return False
     return QObject.metaObject(widget).indexOfProperty(_propertyName(name)) >= 0
 

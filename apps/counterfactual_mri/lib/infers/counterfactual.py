@@ -58,8 +58,10 @@ class CounterfactualTask(VolumeTask[CounterfactualParams]):
             slices=params.slice_range(),
         )
         trust = self._trust(editor, method, device, progress)
-        edited, _ = trusted_edit(image.volume, factual, request, editor, trust, Caution(), progress=progress)
-        return Inference(edited.volume, {**edited.evidence, "factual_sources": sources})
+        caution = Caution(replays=trust.replays_for(method) if params.uncertainty else 0)
+        edited, widths = trusted_edit(image.volume, factual, request, editor, trust, caution, progress=progress)
+        further = {} if widths is None else {"uncertainty": widths}
+        return Inference(edited.volume, {**edited.evidence, "factual_sources": sources}, further)
 
     def _trust(self, editor: editing.AnyEditor, method: str, device: str, progress: Progress) -> Trust:
         """Gather who can judge the edit; a model that is not served judges nothing."""

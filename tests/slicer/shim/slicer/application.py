@@ -19,6 +19,7 @@ class _Application:
     applicationName = "Slicer stand-in"
 
     def __init__(self, scene):
+        self.startupSlots = []
         self._logic = slicer_core.vtkSlicerApplicationLogic()
         self._logic.SetMRMLScene(scene)
         self._logic.GetColorLogic().SetMRMLScene(scene)
@@ -29,6 +30,11 @@ class _Application:
 
     def applicationLogic(self):
         return self._logic
+
+    def connect(self, signature, slot):
+        if signature != "startupCompleted()":
+            raise ValueError(f"Signal {signature} is not known to the stand-in")
+        self.startupSlots.append(slot)
 
 
 app = _Application(mrmlScene)
