@@ -153,3 +153,10 @@ def test_uploads_cannot_leave_the_folder(server, path, field):
 def test_active_learning_offers_an_unlabelled_image_or_nothing(server):
     assert server.http.post("/activelearning/random", json={}).json() == {}
     refusal(server.http.post("/activelearning/unknown", json={}), 400)
+
+
+def test_an_image_is_checked_by_checksums_there_are(server):
+    assert server.http.head("/datastore/image?image=sub-0001").status_code == 200
+    for check_sum, status in (("SHA256:00", 404), ("00", 404), ("CRC:00", 422), ("{}", 422)):
+        answer = server.http.head("/datastore/image", params={"image": "sub-0001", "check_sum": check_sum})
+        assert answer.status_code == status
