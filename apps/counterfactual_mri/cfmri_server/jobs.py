@@ -179,24 +179,29 @@ class JobQueue:
                 self._workers.submit(self._run, job, work)
 
     def _run(self, job: Job, work: Work) -> None:
-        state, outcome, failure = DONE, None, None
+        try:
+            self._end(job, *self._done(job, work))
+        finally:
+            with self._lock:
+                del self._running[job.id]
+                if not self._closed.is_set():
+                    self._start_waiting()
+
+    def _done(self, job: Job, work: Work) -> tuple[str, Outcome | None, Failure | None]:
+        """Do a job's work; return its final state, with the outcome or why there is none."""
         try:
             outcome = work(job.folder, job.progress)
         except Cancelled:
-            state = CANCELLED
+            return (FAILED, None, STOPPED) if self._closed.is_set() else (CANCELLED, None, None)
         except Exception as error:  # a worker must survive whatever one job does
-            state, failure = FAILED, Failure.of(typed(error))
-        if failure is not None and failure.status == ResourceError.http_status:
+            failure = Failure.of(typed(error))
+        else:
+            # A client's cancel is honoured after the last step, too; what is done when the server stops is kept.
+            is_unwanted = job.cancel_asked.is_set() and not self._closed.is_set()
+            return (CANCELLED, None, None) if is_unwanted else (DONE, outcome, None)
+        if failure.status == ResourceError.http_status:
             free_caches()
-        if job.cancel_asked.is_set() and state != FAILED:
-            state, outcome = CANCELLED, None
-            if self._closed.is_set():
-                state, failure = FAILED, STOPPED
-        self._end(job, state, outcome, failure)
-        with self._lock:
-            del self._running[job.id]
-            if not self._closed.is_set():
-                self._start_waiting()
+        return FAILED, None, failure
 
     def _end(self, job: Job, state: str, outcome: Outcome | None = None, failure: Failure | None = None) -> None:
         try:
