@@ -102,8 +102,7 @@ def _worth(cases: Sequence[Case], labelled: Sequence[Case]) -> NDArray[np.float6
     since = [case.acquisition for case in labelled if case.disagreement is not None]
     distances = [[acquisition_distance(case.acquisition, other) for other in since] for case in cases]
     likeness = np.clip(1 - np.array(distances, dtype=np.float64).reshape(len(cases), len(since)) / _UNLIKE, 0, 1)
-    worth: NDArray[np.float64] = np.maximum(disagreement, 0) / (1 + likeness.sum(axis=1))
-    return worth
+    return np.asarray(np.maximum(disagreement, 0) / (1 + likeness.sum(axis=1)))
 
 
 def _remoteness(cases: Sequence[Case], labelled: Sequence[Case]) -> NDArray[np.float64]:

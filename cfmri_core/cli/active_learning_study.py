@@ -95,7 +95,7 @@ def _write_summary(output: Path, settings: dict[str, Any], as_json: bool) -> Non
 
     found = FinishedCampaigns(finished_campaigns(output))
     result = {"suite": "active-learning", "provenance": provenance(), "settings": settings, **summary(found)}
-    text = markdown(found)
+    text = markdown(result["tables"])
     write_text(output / "result.json", json_text(result))
     write_text(output / "table.md", text)
     emit(result, as_json, f"{text}\nWritten: {output / 'result.json'} and table.md")

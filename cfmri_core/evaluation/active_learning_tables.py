@@ -19,6 +19,8 @@ from cfmri_core.evaluation.hierarchical_bootstrap import (
     mean_over_patients,
     seeded_interval,
 )
+from cfmri_core.evaluation.markdown import markdown_table
+from cfmri_core.evaluation.summary_table import SummaryTable
 
 METRIC = "mean dice"
 #: The goal: the Dice with all labels less this.
@@ -148,11 +150,14 @@ def saved_share(labels: Sequence[int], *curves_: Values) -> Values:
 
 def summary(study: FinishedCampaigns) -> dict[str, Any]:
     """Return everything for the result file."""
+    compared = {"all scanners alike": comparisons(study)}
+    compared |= {scanner: comparisons(study, [scanner]) for scanner in study.scanners}
+    found = curves(study)
     return {
         "goal": f"mean Dice with all labels less {MARGIN}, with {AIM:.0%} fewer labels than random",
-        "curves": curves(study),
-        "comparisons": comparisons(study),
-        "comparisons_by_scanner": {scanner: comparisons(study, [scanner]) for scanner in study.scanners},
+        "curves": found,
+        "comparisons": compared,
+        "tables": [*_curve_tables(study, found), _comparison_table(compared)],
         "n_patients": len(study.patients),
         "seeds": {name: study.seeds(name) for name in study.strategies},
         "labelled": [
@@ -162,38 +167,51 @@ def summary(study: FinishedCampaigns) -> dict[str, Any]:
     }
 
 
-def markdown(study: FinishedCampaigns) -> str:
-    """Return the tables as Markdown."""
-    found = curves(study)
-    header = ["Labels", *(f"{name}, mean Dice" for name in found)]
-    rows = [
-        [str(labels), *(_interval(points[k].dice, 1, 4) for points in found.values())]
-        for k, labels in enumerate(study.labels)
-    ]
-    lines = ["### Mean Dice against the number of labelled cases", "", *_table(header, rows), ""]
-    for scanner in study.scanners:
+def markdown(tables: Sequence[SummaryTable]) -> str:
+    """Return the tables of a summary as Markdown."""
+    lines: list[str] = []
+    for table in tables:
+        header, *rows = table.texts()
+        lines += [f"### {table.name}", "", *markdown_table(header, rows), "", table.caption, ""]
+    return "\n".join(lines)
+
+
+def _curve_tables(study: FinishedCampaigns, found: Mapping[str, Sequence[Point]]) -> list[SummaryTable]:
+    def table(name: str, caption: str, scanner: str = "") -> SummaryTable:
         rows = [
-            [str(labels), *(_interval(points[k].by_scanner[scanner], 1, 4) for points in found.values())]
+            [str(labels), *(_interval(_of(points[k], scanner), 1, 4) for points in found.values())]
             for k, labels in enumerate(study.labels)
         ]
-        lines += [f"### The same on {scanner} scans", "", *_table(header, rows), ""]
+        return SummaryTable(name, caption, ["Labelled cases", *found], rows)
+
+    single = [table(f"The same on scans of {scanner}", "", scanner) for scanner in study.scanners]
+    return [table("Mean Dice against the number of labelled cases", _CAUTION), *single]
+
+
+def _of(point: Point, scanner: str) -> SeededInterval:
+    return point.by_scanner[scanner] if scanner else point.dice
+
+
+def _comparison_table(compared: Mapping[str, Mapping[str, Comparison]]) -> SummaryTable:
     header = ["Tested on", "Strategy", "Labels needed", "Random needs", "Labels saved, %", "Dice gained on the way"]
     rows = [
         [tested, name, _interval(one.labels_needed, 1, 1), _interval(one.labels_needed_by_random, 1, 1),
          _interval(one.saved, 100, 0), _interval(one.dice_gain, 1, 4)]
-        for tested, scanners in (("all scanners alike", []), *((scanner, [scanner]) for scanner in study.scanners))
-        for name, one in comparisons(study, scanners).items()
+        for tested, strategies in compared.items() for name, one in strategies.items()
     ]  # fmt: skip
-    if rows:
-        title = f"### Labels until the mean Dice with all labels less {MARGIN} is reached"
-        lines += [title, "", *_table(header, rows), ""]
-    return "\n".join([*lines, _CAUTION, ""])
+    return SummaryTable(
+        f"Labels until the mean Dice with all labels less {MARGIN} is reached",
+        "Labels needed: where the mean curve over seeds first gets there, linear between trainings. Dice gained: mean "
+        "over the trainings between start and end. All scanners alike is the primary comparison.",
+        header,
+        rows,
+    )
 
 
 _CAUTION = (
-    "95 % intervals in brackets: bootstrap over seeds and patients (a seed draws starting set, first weights and "
-    "batches; all start alike and train the same number of optimiser steps from new weights). Labels needed: where the "
-    "mean curve over seeds first reaches the goal, linear between trainings. Simulated patients; one pool."
+    "Mean over seeds, patients and scanner models, the rare as much as the common, with 95 % intervals: bootstrap over "
+    "seeds and patients. A seed draws starting set, first weights and batches; all strategies start alike, and every "
+    "training has the same number of optimiser steps from new weights. Simulated patients; one pool."
 )
 
 
@@ -205,7 +223,3 @@ def _interval(found: SeededInterval, factor: float, digits: int) -> str:
     mean = f"{factor * found.value:.{digits}f}"
     limits = f" [{factor * found.low:.{digits}f}, {factor * found.high:.{digits}f}]"
     return mean + limits if np.isfinite(found.low) else mean
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]

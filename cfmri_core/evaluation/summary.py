@@ -140,6 +140,10 @@ _SECTIONS: Mapping[str, Callable[[Sequence[ResultFile]], str]] = {
         "*flagged* in support is a false alarm, out of support it is wanted. *coverage*: share of the breast's voxels "
         "whose truth lies in the 90 % interval.",
     ),
+    "active-learning": _plain(
+        "Active learning: labels saved",
+        "A segmenter is trained anew at each number of labelled cases that a strategy chose.",
+    ),
     "segmentation": _plain("The shipped segmenter", "Dice with the true labels."),
 }
 
