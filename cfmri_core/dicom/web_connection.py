@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import logging
 import netrc
 import os
@@ -261,8 +262,14 @@ def _require_success(response: httpx.Response, name: str) -> None:
 
 
 def _retry_after_s(response: httpx.Response) -> float:
+    """Return what the header says: seconds, or a date (RFC 9110, 10.2.3)."""
     text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else 0.0
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 def _transport_error(error: BaseException, name: str) -> RemoteError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
 import http.server
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -91,6 +93,14 @@ def test_an_archive_that_wants_a_long_rest_gets_it():
         ask(url)
     assert refusal.value.retry_after_s == 3600
     assert len(seen) == 1
+
+
+def test_a_date_to_come_back_is_understood():
+    date = email.utils.formatdate(time.time() + 3600, usegmt=True)
+    for text, expected_s in ((date, 3600), ("soon", 0), ("Mon, 01 Jan 2001 00:00:00 GMT", 0)):
+        with server((503, {"Retry-After": text})) as (url, _), pytest.raises(RemoteError) as refusal:
+            ask(url, attempts=1)
+        assert refusal.value.retry_after_s == pytest.approx(expected_s, abs=5)
 
 
 def test_nothing_listening_is_said_so():

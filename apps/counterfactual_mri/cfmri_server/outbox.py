@@ -89,9 +89,12 @@ class Outbox:
             (work / "entry.json").write_text(json_text(entry), encoding="utf-8")
             for file in (*files, work / "entry.json"):
                 _flush(file)
-            if not (self._waiting / uid).exists():
+            try:
                 os.replace(work, self._waiting / uid)
                 _flush(self._waiting)
+            except OSError:  # a folder that holds something is not replaced
+                if not (self._waiting / uid).is_dir():
+                    raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
         self._trouble.pop(uid, None)
