@@ -89,6 +89,7 @@ class Outbox:
             (work / "entry.json").write_text(json_text(entry), encoding="utf-8")
             for file in (*files, work / "entry.json"):
                 _flush(file)
+            self._trouble.pop(uid, None)  # whoever asks again does not wait for the next try
             try:
                 os.replace(work, self._waiting / uid)
                 _flush(self._waiting)
@@ -97,7 +98,6 @@ class Outbox:
                     raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        self._trouble.pop(uid, None)
         self._wake.set()
         return uid
 
