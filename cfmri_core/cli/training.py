@@ -170,12 +170,17 @@ def counterfactual_plan(
 
 def _train(function: Any, data: Path, output: Path, as_json: bool, device: str, **options: Any) -> None:
     from cfmri_core.data.studies import survey
+    from cfmri_core.training.parallel import place
 
-    for line in survey(data).lines():
-        warn(line)
-    with progress_shown() as progress:
-        folder = function(data, output, device=resolved_device(device), progress=progress, **options)
-    emit({"model": folder}, as_json, f"Model written: {folder}")
+    with place(resolved_device(device), output) as here:
+        if not here.is_first:
+            function(data, here.output, device=here.device, **options)
+            return
+        for line in survey(data).lines():
+            warn(line)
+        with progress_shown() as progress:
+            folder = function(data, output, device=here.device, progress=progress, **options)
+        emit({"model": folder}, as_json, f"Model written: {folder}")
 
 
 def _given(**options: Any) -> dict[str, Any]:

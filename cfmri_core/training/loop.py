@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from cfmri_core.errors import CheckpointError, ModelOutputError
 from cfmri_core.io.atomic import atomic_file
 from cfmri_core.progress import Progress, TrainingStep, silent
+from cfmri_core.training.parallel import average_gradients, rank
 
 #: A checkpoint is written at least this often, in seconds, unless that would take more than this share of the time.
 _KEEP_EVERY_S, _KEEPING_SHARE = 20.0, 0.05
@@ -192,7 +193,7 @@ class _Keeper:
 
 
 def _one_step(state: _State, loss: Loss, schedule: Schedule) -> float:
-    generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + state.step)
+    generator = torch.Generator().manual_seed(batch_seed(schedule.seed, state.step, rank()))
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(schedule, state.step)
     state.network.train()
@@ -201,11 +202,17 @@ def _one_step(state: _State, loss: Loss, schedule: Schedule) -> float:
         raise ModelOutputError(f"The loss is {value.item()} at step {state.step}.", "Lower the learning rate.")
     state.optimizer.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
+    average_gradients(state.network)
     nn.utils.clip_grad_norm_(state.network.parameters(), schedule.gradient_norm)
     state.optimizer.step()
     state.step += 1
     _update_average(state, schedule)
     return float(value.detach())
+
+
+def batch_seed(seed: int, step: int, process: int = 0) -> int:
+    """Return what the batch of a step is drawn with, in one of several processes (see `parallel`)."""
+    return seed * 1_000_003 + step + process * 2_000_003_000_003
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:
