@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cfmri_core.active_learning.disagreement import Views, counterfactual_views, disagreement, other_protocols
 from cfmri_core.active_learning.next_case import Case
-from cfmri_core.data.studies import SliceSet, Study, load_slices
+from cfmri_core.data.studies import Study, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.io.json_text import json_text
 from cfmri_core.io.scan import read_scan

@@ -67,9 +67,7 @@ def train_segmenter(
     segmenter = _starting_point(preset, start_from, seed, device)
     studies = labelled_studies(data)
     keeps_aspect = segmenter.config.keeps_aspect
-    slices = load_slices(
-        studies, segmenter.image_size, keeps_aspect=keeps_aspect, with_labels=True, progress=progress
-    )
+    slices = load_slices(studies, segmenter.image_size, keeps_aspect=keeps_aspect, with_labels=True, progress=progress)
     training, validation = split_slices(slices, validation_share, seed)
     others: list[Tensor] = []
     if needs_counterfactuals(augmentation) and counterfactuals:

@@ -152,7 +152,7 @@ def test_uploads_cannot_leave_the_folder(server, path, field):
 
 def test_active_learning_offers_an_unlabelled_image_or_nothing(server):
     assert server.http.post("/activelearning/random", json={}).json() == {}
-    refusal(server.http.post("/activelearning/unknown", json={}), 400)
+    refusal(server.http.post("/activelearning/unknown", json={}), 404)
 
 
 def test_an_image_is_checked_by_checksums_there_are(server):

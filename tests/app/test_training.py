@@ -66,7 +66,7 @@ def test_only_known_models_train_and_never_inside_the_server(server):
     refusal(server.http.post("/train/tissue_segmenter?run_sync=true", json={}), 422)
     refusal(server.http.post("/train/", json={}), 403)
     refusal(server.http.post("/scoring/nothing", json={}), 404)
-    assert refusal(server.http.post("/scoring/nothing", json={"bundle_path": "/"}), 422)["field"] == "bundle_path"
+    assert refusal(server.http.post("/scoring/dice", json={"bundle_path": "/"}), 422)["field"] == "bundle_path"
 
 
 def test_options_are_listed_with_help(server):

@@ -61,6 +61,10 @@ class ArchiveDatastore(ContainedDatastore):
                 self._convert(image_id, image, progress)
         return image
 
+    def origin(self, image_id: str) -> dict[str, str]:
+        """Return the series a result was made from, so that it can be stored beside it."""
+        return {"source_image": image_id}
+
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Store a label; a final one of an archived image also goes to the archive, as a DICOM SEG.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from cfmri_server.problem import FieldError, NotFoundError, NotReadyError
 
 router = APIRouter(tags=["Archive"], dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
 storing = APIRouter(tags=["Archive"], dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))])
+
+_CHECKSUM = re.compile(r"((SHA256|SHA512|MD5):)?[0-9A-Fa-f]+")
 
 
 def _datastore() -> ArchiveDatastore:
@@ -55,6 +58,9 @@ def refresh(archive: Annotated[Archive, Depends(_archive)]) -> dict[str, Any]:
 @router.head("/datastore/image")
 def image_file(request: Request, image: str, check_sum: str | None = None) -> Any:
     """Return an image; as MONAI Label's route, but off the event loop, and fetched if it is still in the archive."""
+    if check_sum and not _CHECKSUM.fullmatch(check_sum):
+        accepted = "the digest, or SHA256, SHA512 or MD5 and the digest after a colon"
+        raise FieldError("check_sum is no checksum.", field="check_sum", value=check_sum, accepted=accepted)
     datastore = app_instance().datastore()
     datastore.on_disk(datastore.require_image(image))
     return stock_datastore.download_image(image, check_only=request.method == "HEAD", check_sum=check_sum)

@@ -5,7 +5,6 @@ For ``monailabel start_server`` it is ``--uvicorn_app cfmri_server.asgi:app``; `
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +39,6 @@ from cfmri_server.tokens import TokenFile
 #: Most sessions stored at once.
 MAX_SESSIONS = 64
 
-_CHECKSUM = re.compile(r"((SHA256|SHA512|MD5):)?[0-9A-Fa-f]+")
 
 health = APIRouter()
 uploads = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))])
@@ -64,15 +62,6 @@ def add_image(
     """Store an image; as MONAI Label's route, but off the event loop."""
     require_json_object("params", params)
     return stock_datastore.add_image(background_tasks, image, params, file)
-
-
-@sessions.head("/datastore/image", tags=["Datastore"])
-def check_image(image: str, check_sum: str | None = None) -> Any:
-    """Tell whether there is an image; as MONAI Label's route, for kinds of checksum that it knows."""
-    if check_sum and not _CHECKSUM.fullmatch(check_sum):
-        accepted = "the digest, or SHA256, SHA512 or MD5 and the digest after a colon"
-        raise FieldError("check_sum is no checksum.", field="check_sum", value=check_sum, accepted=accepted)
-    return stock_datastore.download_image(image, check_only=True, check_sum=check_sum)
 
 
 @uploads.put("/datastore/label", tags=["Datastore"])

@@ -21,7 +21,7 @@ REFUSED_LOGIN = "refused login"
 _NOTES, _LOG = "cfmri.audit", "cfmri.audit_log"
 
 #: Refused logins are written at most so often, in seconds, with their number: they must not fill the disk.
-_SECONDS_BETWEEN_REFUSALS = 1.0
+SECONDS_BETWEEN_REFUSALS = 1.0
 
 #: Query parameters that name an image (a label has its image's id) or a session, and what the log calls them.
 _QUERY_IDS = {"image": "image", "label": "image", "id": "image", "session_id": "session"}
@@ -56,7 +56,7 @@ class AuditTrail:
         self.application = application
         self.log = log
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="audit")
-        self._refusals, self._refusal_written_s = 0, -_SECONDS_BETWEEN_REFUSALS
+        self._refusals, self._refusal_written_s = 0, -SECONDS_BETWEEN_REFUSALS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and write its event when the answer begins."""
@@ -84,7 +84,7 @@ class AuditTrail:
             return
         if event["action"] == REFUSED_LOGIN:
             self._refusals += 1
-            if time.monotonic() - self._refusal_written_s < _SECONDS_BETWEEN_REFUSALS:
+            if time.monotonic() - self._refusal_written_s < SECONDS_BETWEEN_REFUSALS:
                 return
             event["times"], self._refusals, self._refusal_written_s = self._refusals, 0, time.monotonic()
         await asyncio.get_running_loop().run_in_executor(self._writer, self.log.append, event)

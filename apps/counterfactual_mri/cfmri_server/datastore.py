@@ -53,6 +53,10 @@ class ContainedDatastore(LocalDatastore):
         """Return an image's file, once it is there to be read."""
         return image
 
+    def origin(self, image_id: str) -> dict[str, str]:  # noqa: ARG002 - for those that take results back
+        """Return what a result notes of the image it was made from: nothing, as the id may be a patient's name."""
+        return {}
+
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Store an image under an id, in this folder only; ``acquisition`` of its info becomes its sidecar.
 

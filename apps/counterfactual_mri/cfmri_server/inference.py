@@ -188,8 +188,8 @@ def submit(model: str, given: Input, *, is_lasting: bool = True) -> Job:
 
         def work(folder: Path, progress: Progress) -> Outcome:
             outcome = task.run(app_instance().datastore().on_disk(path, progress), params, folder, progress)
-            source_image = {"source_image": given.image_id} if given.image_id else {}
-            return dataclasses.replace(outcome, report={**outcome.report, **source_image})
+            origin = app_instance().datastore().origin(given.image_id) if given.image_id else {}
+            return dataclasses.replace(outcome, report={**outcome.report, **origin})
 
         job_queue().start(job, work)
     except Exception:
