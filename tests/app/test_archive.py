@@ -8,6 +8,7 @@ from cfmri_server.archive import Archive, archive_of, archive_state
 from cfmri_server.archive_datastore import ArchiveDatastore
 from phantoms import affine_of, distinct_voxels, save, slice_dataset, write_series
 
+from app.archive_server import wait_until
 from cfmri_core.dicom.web_connection import Access
 from cfmri_core.errors import RemoteError, RequestError
 from cfmri_core.io.nifti import read_nifti
@@ -62,6 +63,18 @@ def test_a_series_that_grew_is_fetched_anew(orthanc, filled, tmp_path):
     datastore.remove_image(UID)
     assert datastore.list_images() == [UID]
     assert not filled.is_fetched(UID)
+
+
+def test_what_waits_is_sent_as_soon_as_the_archive_is_back(orthanc, filled, tmp_path):
+    orthanc.kill()
+    again = Archive(Access(orthanc.url, attempts=1), tmp_path / "state", {})
+    again.open()
+    again.outbox.add("segmentation", UID, lambda folder: write_series(folder, VOXELS, AFFINE))
+    wait_until(lambda: again.outbox.uploads()[0]["attempts"] >= 3)  # the next try is seconds away
+    orthanc.start()
+    again.refresh()
+    wait_until(lambda: again.outbox.uploads()[0]["state"] == "stored", timeout_s=3)
+    again.close()
 
 
 def test_what_left_the_archive_leaves_the_list(orthanc, filled, tmp_path):

@@ -43,6 +43,7 @@ def running(tmp_path, monkeypatch):
 
     def run(store: Callable[[Sequence[Path]], object]) -> Outbox:
         outbox = Outbox(tmp_path / "outbox", store)
+        outbox.clear()
         threads.append(threading.Thread(target=outbox.run, args=(stop,)))
         threads[-1].start()
         return outbox

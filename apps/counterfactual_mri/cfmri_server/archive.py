@@ -69,6 +69,7 @@ class Archive:
         except RemoteError:
             if self.catalogue.is_new:
                 raise
+        self.outbox.clear()
         for name, work in (("archive-refresh", self._keep_fresh), ("archive-outbox", self._send)):
             threading.Thread(target=work, name=name, daemon=True).start()
 
@@ -88,6 +89,8 @@ class Archive:
             except CfmriError as error:
                 self._error = error
                 raise
+            if self._error is not None:
+                self.outbox.try_again()
             self._error, self._listed_at = None, datetime.now(tz=UTC).isoformat(timespec="seconds")
         self.on_change(changed)
 

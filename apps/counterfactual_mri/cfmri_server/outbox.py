@@ -109,10 +109,20 @@ class Outbox:
         done = [{**entry, "state": STORED, "error": None} for entry in stored[:_TOLD] if entry["id"] not in ids]
         return waiting + done
 
-    def run(self, stop: threading.Event) -> None:
-        """Send what is due, until stopped. One thread of one process may do so."""
+    def clear(self) -> None:
+        """Remove what a server that was killed left unfinished; to be called before anything is added."""
         for leftover in self._waiting.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def try_again(self) -> None:
+        """Try at once what waits for an archive that was away."""
+        for trouble in list(self._trouble.values()):
+            if not trouble.is_refusal:
+                trouble.next_try_s = 0.0
+        self._wake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Send what is due, until stopped. One thread of one process may do so."""
         while not stop.is_set():
             for entry in _entries(self._waiting, "*/entry.json"):
                 trouble = self._trouble.get(entry["id"])
