@@ -28,7 +28,7 @@ def quiet_libraries() -> None:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message; of an exception its type and place, never its text."""
+    """One JSON object a line: time (UTC), level, logger, message; of an exception its type and place, not its text."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
