@@ -22,7 +22,7 @@ from cfmri_core.progress import Progress, TrainingStep, silent
 from cfmri_core.training.parallel import average_gradients, rank
 
 #: A checkpoint is written at least this often, in seconds, unless that would take more than this share of the time.
-_KEEP_EVERY_S, _KEEPING_SHARE = 20.0, 0.05
+_KEEP_EVERY_S, _KEEPING_SHARE = 10.0, 0.05
 
 #: What reading a checkpoint raises that is damaged or not one.
 _UNREADABLE = (
@@ -49,7 +49,7 @@ class Schedule:
         gradient_norm: Gradients are clipped to this norm.
         average_decay: Decay of the moving average of the weights; it warms up, so short runs work too.
         validate_every: Steps between validations; each also writes the checkpoint that resume starts from. Between
-            them it is written every 20 s.
+            them it is written every 10 s.
         seed: Seed of batches and noise.
     """
 

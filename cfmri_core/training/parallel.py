@@ -78,5 +78,5 @@ def average_gradients(network: nn.Module) -> None:
     together = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(together)
     together /= distributed.get_world_size()
-    for gradient, mean in zip(gradients, together.split([one.numel() for one in gradients]), strict=True):
+    for gradient, mean in zip(gradients, torch.split(together, [one.numel() for one in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))

@@ -16,11 +16,16 @@ from cfmri_core.models.segmenter import Segmenter
 
 @pytest.fixture
 def state(server):
-    """The server's folder; what a test publishes is gone after it."""
+    """The server's folder, with nothing published and nothing waiting before and after the test."""
     folder = server.studies / ".monailabel"
+    forget(folder)
     yield folder
-    for path in (folder / "models" / "segmenter.json", folder / "training" / "tissue_segmenter" / "run"):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    forget(folder)
+
+
+def forget(folder):
+    (folder / "models" / "segmenter.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "training" / "tissue_segmenter" / "run", ignore_errors=True)
 
 
 @pytest.fixture
