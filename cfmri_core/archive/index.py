@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.dicom.read import Series
+from cfmri_core.archive.catalogue import Catalogue, FileRecord, record_file
+from cfmri_core.archive.entry import SeriesEntry, entries_of, stray_entry
+from cfmri_core.archive.reason import Reason
+from cfmri_core.dicom.read import Series, read_files
+from cfmri_core.errors import CfmriError, DicomReadError, ResourceError
 from cfmri_core.progress import Progress, silent
 
+__all__ = ["Reason", "SeriesEntry", "index_archive", "read_entry"]
 
-class Reason(StrEnum):
-    """Why a series is left out, in a word."""
-
-    NOT_MR = "not MR"
-    LOCALIZER = "localizer"
-    DERIVED = "derived"
-    SYNTHETIC = "synthetic"
-    SEVERAL_VOLUMES = "several volumes"
-    TOO_FEW_SLICES = "too few slices"
-    IRREGULAR = "irregular"
-    UNSUPPORTED = "unsupported"
-    DAMAGED = "damaged"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True)
-class SeriesEntry:
-    """One series of an archive, or one of the volumes that a dynamic series splits into.
-
-    Attributes:
-        series_instance_uid: As in the files; empty where they do not say. Never to be printed or logged.
-        key: 16 hex digits, one-way, the same in every run: names outputs and log lines.
-        files: Relative to the root, in path order; without copies of the same bytes.
-        acquisition: What the first image says.
-        images: Frames in those files.
-        shape: Voxels along i, j, k; ``None`` where they are not one volume.
-        spacing_mm: Along i, j, k; ``None`` likewise.
-        is_synthetic: Whether the files say so.
-        duplicates: Copies of the same bytes that were left aside.
-        reason: Why it is left out, in a word; ``None`` = usable.
-        refusal: Why it is left out, one line without patient data or paths; ``None`` = usable.
-    """
-
-    series_instance_uid: str
-    key: str
-    files: tuple[Path, ...]
-    acquisition: AcquisitionParameters
-    images: int
-    shape: tuple[int, int, int] | None = None
-    spacing_mm: tuple[float, float, float] | None = None
-    is_synthetic: bool = False
-    duplicates: int = 0
-    reason: Reason | None = None
-    refusal: str | None = None
+#: Files that one process reads before it hands the records back.
+CHUNK = 128
+#: As many files are read sooner than processes start.
+FEW_FILES = 1000
 
 
 def index_archive(
@@ -70,14 +39,25 @@ def index_archive(
         progress: Called as ``progress(read, to read, "reading headers, N files/s")``.
 
     Yields:
-        Entries ordered by their first file; first all reading is done.
+        Series in order of their first file, then refused files that belong to none; first all reading is done.
 
     Raises:
         DicomReadError: The root is not a folder.
         RequestError: The cache is some other file.
-        ResourceError: The cache cannot be written.
+        ResourceError: The cache cannot be written, or a process was killed.
     """
-    raise NotImplementedError
+    if not Path(root).is_dir():
+        raise DicomReadError(f"{root}: no such folder.", "Give the folder of an archive.")
+    place = os.fsencode(Path(root).resolve())
+    catalogue = Catalogue(cache)
+    try:
+        total = catalogue.compare(place)
+        _read(catalogue, place, total, workers or len(os.sched_getaffinity(0)), progress)
+        for records in catalogue.series():
+            yield from entries_of(place, records, catalogue.has_stray_beside(records[0].series or ""))
+        yield from map(stray_entry, catalogue.strays())
+    finally:
+        catalogue.close()
 
 
 def read_entry(root: Path, entry: SeriesEntry) -> Series:
@@ -87,4 +67,60 @@ def read_entry(root: Path, entry: SeriesEntry) -> Series:
         DicomReadError: See `cfmri_core.dicom.read.read_files`; or the entry was left out.
         GeometryError: Not one regular stack.
     """
-    raise NotImplementedError
+    if entry.refusal is not None:
+        raise DicomReadError(f"{entry.key}: {entry.refusal}")
+    files = [Path(root) / file for file in entry.files]
+    try:
+        return read_files(files, Path(entry.key))
+    except CfmriError as error:
+        message = error.message
+        for file in files:
+            message = message.replace(str(file), "a file")
+        raise type(error)(message, error.hint) from None
+
+
+def _read(catalogue: Catalogue, root: bytes, total: int, workers: int, progress: Progress) -> None:
+    """Bring the catalogue up to date; what was read before an interruption stays read."""
+    began, done = time.monotonic(), 0
+    chunks = catalogue.pending(CHUNK)
+    batches = (
+        (_records(root, chunk, catalogue.salt) for chunk in chunks)
+        if workers == 1 or total <= FEW_FILES
+        else _in_processes(root, chunks, catalogue.salt, workers)
+    )
+    for batch in batches:
+        catalogue.add(batch)
+        done += len(batch)
+        rate = done / max(time.monotonic() - began, 1e-6)
+        progress(done, total, f"reading headers, {rate:.0f} files/s")
+
+
+def _in_processes(
+    root: bytes, chunks: Iterator[list[tuple[bytes, int, int]]], salt: str, workers: int
+) -> Iterator[list[FileRecord]]:
+    """Read chunks in parallel, in order, with no more in flight than keeps the processes busy."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts)
+    running: deque[Future[list[FileRecord]]] = deque()
+    try:
+        for chunk in chunks:
+            running.append(pool.submit(_records, root, chunk, salt))
+            if len(running) > 3 * workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    except BrokenProcessPool:
+        raise ResourceError(
+            "A process that reads headers was killed.", "What was read is kept; run again, with fewer --workers."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _records(root: bytes, chunk: list[tuple[bytes, int, int]], salt: str) -> list[FileRecord]:
+    return [record_file(root, path, size, mtime_ns, salt) for path, size, mtime_ns in chunk]
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent, which ends the processes in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
