@@ -14,7 +14,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,7 @@ _TABLES = """
 CREATE TABLE salt (value TEXT);
 CREATE TABLE files (
     path BLOB PRIMARY KEY, folder BLOB, size INTEGER, mtime_ns INTEGER, series TEXT, instance TEXT,
-    kind TEXT, frames TEXT,
-reason TEXT, refusal TEXT
+    kind TEXT, frames TEXT, reason TEXT, refusal TEXT
 ) WITHOUT ROWID;
 CREATE INDEX by_series ON files (series, path);
 CREATE INDEX by_folder ON files (folder, series);
@@ -153,7 +152,8 @@ class Catalogue:
         """Keep records; they are safe once this returns."""
         with self._errors(), self._transaction():
             self._connection.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, records)
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (tuple(vars(record).values()) for record in records),
             )
 
     def series(self) -> Iterator[list[FileRecord]]:
