@@ -111,7 +111,10 @@ def _convert(table: Path, target: Path) -> None:
     """Write a CSV file's rows as Parquet."""
     import duckdb
 
-    offline = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    offline: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
     with duckdb.connect(config=offline) as connection:
         rows = connection.read_csv(
             str(table), header=True, columns=COLUMNS, delimiter=",", quotechar='"', escapechar='"'
