@@ -16,14 +16,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import museum  # noqa: E402
-import pydicom  # noqa: E402
+import museum
+import pydicom
 
-from cfmri_core.archive.catalogue import record_file  # noqa: E402
-from cfmri_core.archive.index import index_archive  # noqa: E402
-from cfmri_core.dicom.peek import KEYWORDS  # noqa: E402
-from cfmri_core.dicom.read import read_series  # noqa: E402
-from cfmri_core.errors import DicomReadError, GeometryError  # noqa: E402
+from cfmri_core.archive.catalogue import record_file
+from cfmri_core.archive.index import index_archive
+from cfmri_core.dicom.peek import KEYWORDS
+from cfmri_core.dicom.read import read_series
+from cfmri_core.errors import DicomReadError, GeometryError
 
 SEED = 20_260_412
 CORPUS_FILE_BYTES = 300_000
@@ -54,8 +54,7 @@ def mutants(folder: Path, first: int, last: int) -> dict[str, Any]:
             counts["accepted"] += 1
         except (DicomReadError, GeometryError) as error:
             counts["refused"] += 1
-            assert "\n" not in str(error)
-            assert "SENTINEL" not in str(error)
+            others += [f"{number}: says {error}"] * ("\n" in str(error) or "SENTINEL" in str(error))
         except Exception as error:  # what this test is about
             others.append(f"{number}: {type(error).__name__}")
         try:
@@ -102,4 +101,4 @@ def rss_mib() -> float:
 if __name__ == "__main__":
     task, place, *numbers = sys.argv[1:]
     run = {"mutants": mutants, "index": index, "pydicom": plain_pydicom}[task]
-    print(json.dumps(run(Path(place), *map(int, numbers))))
+    sys.stdout.write(json.dumps(run(Path(place), *map(int, numbers))))
