@@ -57,6 +57,14 @@ class DicomReadError(CfmriError):
     exit_code = 3
 
 
+class UnsupportedImageError(DicomReadError):
+    """A whole DICOM file of a kind that this package does not read."""
+
+
+class SeveralVolumesError(DicomReadError):
+    """A series with several images at one position: echoes, time points, b-values, copies."""
+
+
 class GeometryError(CfmriError):
     """Slices or grids do not form one regular volume."""
 

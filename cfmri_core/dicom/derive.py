@@ -28,7 +28,7 @@ from cfmri_core import __version__
 from cfmri_core.acquisition import PARAMETER_BY_NAME, AcquisitionParameters
 from cfmri_core.dicom.geometry import LPS_TO_RAS
 from cfmri_core.dicom.headers import MR_IMAGE, decimal_string
-from cfmri_core.dicom.parser import integer_of, parser_errors, text_of
+from cfmri_core.dicom.parser import SYNTHETIC_DATA, integer_of, parser_errors, text_of
 from cfmri_core.dicom.provenance import (
     Derivation,
     derivation_description,
@@ -43,8 +43,6 @@ from cfmri_core.io.atomic import atomic_folder
 from cfmri_core.io.json_text import json_text
 from cfmri_core.volume import Volume
 
-#: SyntheticData, by number: pydicom knows the keyword only from version 3.
-SYNTHETIC_DATA = 0x0008001C
 EVIDENCE_NAME = "evidence.json"
 IMPLEMENTATION_CLASS_UID = deterministic_uid("implementation class", "cfmri")
 

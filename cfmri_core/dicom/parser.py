@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import stat
 import warnings
 from collections.abc import Iterator
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
+from typing import Literal
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from cfmri_core.errors import CfmriError, DicomReadError
+from cfmri_core.errors import CfmriError, DicomReadError, UnsupportedImageError
 
 #: Larger files are refused before parsing, in bytes; the largest MR objects in archives are below 1 GiB.
 MAX_FILE_BYTES = 2 * 1024**3
 #: Longer header texts are junk, in characters.
 MAX_TEXT_LENGTH = 1024
 DEFLATED_TRANSFER_SYNTAX = b"1.2.840.10008.1.2.1.99"
+#: Header elements larger than this are passed over when only headers are read, in bytes.
+MAX_HEADER_ELEMENT_BYTES = 64 * 1024**2
+PIXEL_DATA = 0x7FE00010
+#: SyntheticData, by number: pydicom knows the keyword only from version 3.
+SYNTHETIC_DATA = 0x0008001C
+UNDEFINED_LENGTH = 0xFFFFFFFF
+SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 # pydicom's warnings and log lines quote values, which may be a patient's.
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
@@ -49,7 +59,7 @@ def parser_errors(path: Path) -> Iterator[None]:
 
 
 def parse_file(path: Path) -> Dataset:
-    """Read one DICOM file, pixel data undecoded.
+    """Read one DICOM file whole, pixel data undecoded.
 
     The bytes are read first and parsed from memory: an element that claims to be longer than the file
     then costs nothing.
@@ -58,23 +68,47 @@ def parse_file(path: Path) -> Dataset:
         DicomReadError: Not DICOM, damaged, or too large.
     """
     with parser_errors(path):
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DicomReadError(f"{path}: {size} bytes are more than the {MAX_FILE_BYTES} accepted.")
+        require_readable(path, path.stat())
         content = path.read_bytes()
-        if content[128:132] != b"DICM":
-            raise DicomReadError(f"{path}: not a DICOM file.", "Give a DICOM file or folder, or a .nii.gz.")
-        if DEFLATED_TRANSFER_SYNTAX in content[:2048]:  # would be inflated whole, without any limit
-            raise DicomReadError(f"{path}: the deflated transfer syntax is not supported.", "Export it uncompressed.")
-        dataset = pydicom.dcmread(BytesIO(content))
-        if "SOPClassUID" not in dataset:
-            raise DicomReadError(f"{path}: damaged DICOM (it does not say what it is).", "Export the series again.")
-        return dataset
+        _require_dicom(path, content[:2048])
+        return _require_class(path, pydicom.dcmread(BytesIO(content)))
+
+
+def parse_header(path: Path) -> tuple[Dataset, int | None]:
+    """Read one DICOM file up to its pixel data.
+
+    Returns:
+        The header, and how many bytes of pixel data there are; ``None`` if none, or if they are cut short.
+
+    Raises:
+        DicomReadError: Not DICOM, damaged, or too large.
+    """
+    with parser_errors(path):
+        require_readable(path, path.stat())
+        with _ClampedReader(FileIO(path)) as stream:
+            _require_dicom(path, stream.read(2048))
+            stream.seek(0)
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True, defer_size=MAX_HEADER_ELEMENT_BYTES)
+            return _require_class(path, dataset), _pixel_bytes(stream, dataset)
+
+
+def require_readable(path: Path, status: os.stat_result) -> None:
+    """Check that a path is a regular file of bearable size: a pipe never ends, nor does a device.
+
+    Raises:
+        DicomReadError: It is not.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise DicomReadError(f"{path}: not a regular file.", "Give a DICOM file or folder, or a .nii.gz.")
+    if status.st_size > MAX_FILE_BYTES:
+        raise DicomReadError(f"{path}: {status.st_size} bytes are more than the {MAX_FILE_BYTES} accepted.")
 
 
 def is_dicom_file(path: Path) -> bool:
     """Whether a regular file carries the DICOM prefix."""
     try:
+        if not path.is_file():  # to open a pipe is to wait for its other end
+            return False
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
@@ -91,7 +125,7 @@ def text_of(dataset: Dataset, keyword: str) -> str | None:
         return None
     parts = value if isinstance(value, (MultiValue, list, tuple)) else [value]
     text = "\\".join(_number_text(part) for part in parts if part is not None)
-    text = "".join(character for character in text if character.isprintable()).strip()
+    text = (text if text.isprintable() else "".join(filter(str.isprintable, text))).strip()
     return text if 0 < len(text) <= MAX_TEXT_LENGTH else None
 
 
@@ -123,6 +157,51 @@ def items_of(dataset: Dataset, keyword: str) -> list[Dataset]:
         return [item for item in value if isinstance(item, Dataset)] if value else []
     except Exception:  # as in `text_of`
         return []
+
+
+class _ClampedReader(BufferedReader):
+    """A file of which no read asks for more than there is: Python allocates what is asked for first."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > 4096:
+            size = min(size, os.fstat(self.fileno()).st_size)
+        return super().read(size)
+
+
+def _require_dicom(path: Path, start: bytes) -> None:
+    if start[128:132] != b"DICM":
+        raise DicomReadError(f"{path}: not a DICOM file.", "Give a DICOM file or folder, or a .nii.gz.")
+    if DEFLATED_TRANSFER_SYNTAX in start:  # would be inflated whole, without any limit
+        message = f"{path}: the deflated transfer syntax is not supported."
+        raise UnsupportedImageError(message, "Export it uncompressed.")
+
+
+def _require_class(path: Path, dataset: Dataset) -> Dataset:
+    if "SOPClassUID" not in dataset:
+        raise DicomReadError(f"{path}: damaged DICOM (it does not say what it is).", "Export the series again.")
+    return dataset
+
+
+def _pixel_bytes(stream: BufferedReader, dataset: Dataset) -> int | None:
+    """Measure the pixel data that a stream stands before."""
+    there = os.fstat(stream.fileno()).st_size - stream.tell()
+    start = stream.read(12)
+    order: Literal["little", "big"] = "little" if dataset.is_little_endian else "big"
+    tag = int.from_bytes(start[:2], order) << 16 | int.from_bytes(start[2:4], order)
+    if len(start) < 8 or tag != PIXEL_DATA:
+        return None
+    has_long_header = not dataset.is_implicit_VR and start[4:6] in (b"OB", b"OW")
+    there -= 12 if has_long_header else 8
+    length = int.from_bytes(start[8:12] if has_long_header else start[4:8], order)
+    if length != UNDEFINED_LENGTH:
+        return length if length <= there else None
+    return there if ends_properly(stream.fileno()) else None
+
+
+def ends_properly(file_descriptor: int) -> bool:
+    """Whether a file with compressed pixels ends with their delimiter, padding aside."""
+    size = os.fstat(file_descriptor).st_size
+    return SEQUENCE_DELIMITER in os.pread(file_descriptor, 4096, max(0, size - 4096))
 
 
 def _number_text(value: object) -> str:

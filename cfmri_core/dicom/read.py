@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from pydicom.uid import UID
 from cfmri_core.acquisition import AcquisitionRecord
 from cfmri_core.dicom import geometry
 from cfmri_core.dicom.headers import MR_IMAGE_CLASSES, frame_headers, header_of, read_acquisition
-from cfmri_core.dicom.parser import is_dicom_file, number_of, parse_file, parser_errors, text_of
+from cfmri_core.dicom.parser import integer_of, is_dicom_file, number_of, parse_file, parser_errors, text_of
 from cfmri_core.dicom.pixels import MAX_VOXELS, require_pixels, rescale_of, stored_values
-from cfmri_core.errors import CfmriError, DicomReadError
+from cfmri_core.errors import CfmriError, DicomReadError, SeveralVolumesError
 from cfmri_core.volume import Volume
 
 #: More files in one folder are refused.
@@ -70,7 +70,7 @@ class Frame:
     Attributes:
         path: The file.
         index: Frame in that file, from 0.
-        header: Classic header without pixels.
+        header: Classic header without pixels: a dataset, or texts by keyword (as an index keeps them).
     """
 
     path: Path
@@ -119,12 +119,21 @@ def read_series(path: Path) -> Series:
         DicomReadError: Not MR DICOM, several series, damaged, or several images at one position.
         GeometryError: The slices are not one regular stack.
     """
-    headers = read_headers(path)
-    grid = form_grid(headers)
-    with parser_errors(headers.path), _named(headers.path):
-        volume = Volume(_intensities(grid), grid.affine)
-    numbers = tuple(frame.index + 1 for frame in grid.frames) if headers.is_multi_frame else ()
-    return Series(volume, headers.acquisition, tuple(frame.header for frame in grid.frames), numbers)
+    return _series_of(read_headers(path))
+
+
+def read_files(files: Sequence[Path], name: str) -> Series:
+    """Read files that hold one series as a volume.
+
+    Args:
+        files: The files; those that are no MR images are passed over.
+        name: What messages call the series.
+
+    Raises:
+        DicomReadError: As `read_series`.
+        GeometryError: As `read_series`.
+    """
+    return _series_of(_headers_of(Path(name), files))
 
 
 def read_headers(path: Path) -> SeriesHeaders:
@@ -138,19 +147,7 @@ def read_headers(path: Path) -> SeriesHeaders:
     path = Path(path)
     with parser_errors(path), _named(path):
         files = _files_of(path)
-        parsed = [(file, *_parsed(file)) for file in files]
-        images = [entry for entry in parsed if text_of(entry[1], "SOPClassUID") in MR_IMAGE_CLASSES]
-        if not images:
-            raise DicomReadError(f"{path}: {_class_name(parsed[0][1])}, not an MR image.", "Give MR images.")
-        _require_one_series(path, [header for _, header, _ in images])
-        frames = [
-            Frame(file, index, frame) for file, header, _ in images for index, frame in enumerate(frame_headers(header))
-        ]
-        first = images[0][1]
-        refusals = [refusal for _, _, refusal in images if refusal]
-        return SeriesHeaders(
-            path, tuple(frames), read_acquisition(first), "NumberOfFrames" in first, refusals[0] if refusals else None
-        )
+    return _headers_of(path, files)
 
 
 def form_grid(headers: SeriesHeaders) -> Grid:
@@ -163,16 +160,28 @@ def form_grid(headers: SeriesHeaders) -> Grid:
     with parser_errors(headers.path), _named(headers.path):
         if headers.refusal:
             raise headers.refusal
-        planes = [geometry.plane_of(frame.header) for frame in headers.frames]
-        order = geometry.slice_order(planes)
-        frames, planes = [headers.frames[index] for index in order], [planes[index] for index in order]
-        _require_distinct_positions(frames, planes)
-        _require_uniform(frames)
-        affine = geometry.affine_from_planes(planes, geometry.nominal_gap_mm(frames[0].header))
-        rows, columns = (int(frames[0].header[keyword].value) for keyword in ("Rows", "Columns"))
-        if rows * columns * len(frames) > MAX_VOXELS:
-            raise DicomReadError(f"{columns}x{rows}x{len(frames)} voxels are more than the {MAX_VOXELS} accepted.")
-        return Grid(tuple(frames), affine, (columns, rows, len(frames)))
+        return grid_of(headers.frames)
+
+
+def grid_of(frames: Sequence[Frame]) -> Grid:
+    """Order the slices and place them in the patient; errors name no file.
+
+    Raises:
+        SeveralVolumesError: Several images at one position.
+        DicomReadError: Slices that do not belong together, or too many voxels.
+        GeometryError: Not one regular stack.
+    """
+    planes = [geometry.plane_of(frame.header) for frame in frames]
+    order = geometry.slice_order(planes)
+    frames, planes = [frames[index] for index in order], [planes[index] for index in order]
+    _require_distinct_positions(frames, planes)
+    _require_uniform(frames)
+    _require_locations_in_order(frames)
+    affine = geometry.affine_from_planes(planes, geometry.nominal_gap_mm(frames[0].header))
+    rows, columns = (integer_of(frames[0].header, keyword) or 0 for keyword in ("Rows", "Columns"))
+    if not 0 < rows * columns * len(frames) <= MAX_VOXELS:
+        raise DicomReadError(f"{columns}x{rows}x{len(frames)} voxels are more than the {MAX_VOXELS} accepted.")
+    return Grid(tuple(frames), affine, (columns, rows, len(frames)))
 
 
 def find_series(root: Path) -> list[Path]:
@@ -194,6 +203,32 @@ def _named(path: Path) -> Iterator[None]:
         if error.message.startswith(str(path)):
             raise
         raise type(error)(f"{path}: {error.message}", error.hint) from None
+
+
+def _series_of(headers: SeriesHeaders) -> Series:
+    grid = form_grid(headers)
+    with parser_errors(headers.path), _named(headers.path):
+        volume = Volume(_intensities(grid), grid.affine)
+    numbers = tuple(frame.index + 1 for frame in grid.frames) if headers.is_multi_frame else ()
+    return Series(volume, headers.acquisition, tuple(frame.header for frame in grid.frames), numbers)
+
+
+def _headers_of(path: Path, files: Sequence[Path]) -> SeriesHeaders:
+    with parser_errors(path), _named(path):
+        parsed = [(file, *_parsed(file)) for file in files]
+        images = [entry for entry in parsed if text_of(entry[1], "SOPClassUID") in MR_IMAGE_CLASSES]
+        if not images:
+            held = class_name(parsed[0][1]) if parsed else "nothing"
+            raise DicomReadError(f"{path}: holds {held}, not an MR image.", "Give MR images.")
+        _require_one_series(path, [header for _, header, _ in images])
+        frames = [
+            Frame(file, index, frame) for file, header, _ in images for index, frame in enumerate(frame_headers(header))
+        ]
+        first = images[0][1]
+        refusals = [refusal for _, _, refusal in images if refusal]
+        return SeriesHeaders(
+            path, tuple(frames), read_acquisition(first), "NumberOfFrames" in first, refusals[0] if refusals else None
+        )
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -229,10 +264,11 @@ def _parsed(file: Path) -> tuple[Dataset, DicomReadError | None]:
     return header_of(dataset), None
 
 
-def _class_name(header: Dataset) -> str:
+def class_name(header: Dataset | Mapping[str, str]) -> str:
+    """Return the standard's name of what an object is, or "objects of an unknown kind"."""
     uid = text_of(header, "SOPClassUID") or ""
-    name = UID(uid).name  # the text itself where the standard does not know it; in a damaged file it may hold anything
-    return f"holds {name}" if name != uid else "holds objects of an unknown kind"
+    name = str(UID(uid).name)  # the text itself where the standard does not know it: it may hold anything
+    return name if name != uid else "objects of an unknown kind"
 
 
 def _require_one_series(path: Path, headers: Sequence[Dataset]) -> None:
@@ -254,7 +290,7 @@ def _require_distinct_positions(frames: Sequence[Frame], planes: Sequence[geomet
         if len({text_of(frame.header, keyword) for frame in frames}) > 1
     ]
     difference = f"they differ in {', '.join(reasons)}" if reasons else "duplicates"
-    raise DicomReadError(
+    raise SeveralVolumesError(
         f"{len(planes)} images at {positions} positions are not one volume: {difference}.",
         "Give one volume: split the series first.",
     )
@@ -271,6 +307,17 @@ def _require_uniform(frames: Sequence[Frame]) -> None:
         known = [value for value in values if value is not None]
         if known and (len(known) < len(values) or np.ptp(known) > 0.01 * max(map(abs, known))):
             raise DicomReadError(f"The slices differ in {keyword}: several contrasts in one series.")
+
+
+def _require_locations_in_order(frames: Sequence[Frame]) -> None:
+    """Refuse slices whose SliceLocation rises and falls along the stack: positions were exchanged."""
+    locations = [number_of(frame.header, "SliceLocation") for frame in frames]
+    known = [location for location in locations if location is not None]
+    if len(known) < len(frames) or len(set(known)) < len(known):
+        return
+    steps = np.diff(known)
+    if steps.min(initial=0) < 0 < steps.max(initial=0):
+        raise DicomReadError("SliceLocation and ImagePositionPatient give the slices different orders.")
 
 
 def _intensities(grid: Grid) -> NDArray[np.float32]:

@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from cfmri_core import __version__
-from cfmri_core.dicom.derive import SYNTHETIC_DATA, box_in
-from cfmri_core.dicom.parser import parser_errors, text_of
+from cfmri_core.dicom.derive import box_in
+from cfmri_core.dicom.parser import SYNTHETIC_DATA, parser_errors, text_of
 from cfmri_core.dicom.provenance import FIRST_SERIES_NUMBER, NOT_FOR_DIAGNOSIS, deterministic_uid
 from cfmri_core.dicom.read import Series
 from cfmri_core.errors import GeometryError

@@ -11,7 +11,8 @@ import numpy as np
 
 from cfmri_core import __version__
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters, AcquisitionRecord
-from cfmri_core.dicom.derive import SYNTHETIC_DATA, box_in, require_empty, write_derived_series
+from cfmri_core.dicom.derive import box_in, require_empty, write_derived_series
+from cfmri_core.dicom.parser import SYNTHETIC_DATA
 from cfmri_core.dicom.provenance import Derivation, derivation_description, deterministic_uid
 from cfmri_core.dicom.read import Series, SeriesHeaders, form_grid, read_headers, read_series
 from cfmri_core.dicom.segmentation import SEGMENTS, write_segmentation
