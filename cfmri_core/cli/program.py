@@ -14,6 +14,7 @@ import typer
 from cfmri_core import __version__
 from cfmri_core.cli import (
     augment,
+    batch,
     calibration,
     editing,
     evaluation,
@@ -47,6 +48,7 @@ app.command("segment")(editing.segment)
 app.add_typer(training.app, name="train")
 app.add_typer(calibration.app, name="calibrate")
 app.command("augment")(augment.augment)
+app.command("batch")(batch.batch)
 app.command("evaluate")(evaluation.evaluate)
 app.command("evaluation-page", hidden=True)(evaluation.evaluation_page)
 app.command("stress-test")(stress_test.stress_test)

@@ -1,0 +1,103 @@
+"""What the ledger says about time: how long items take, how busy the device was, what a larger archive would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from cfmri_core.batch.item import STAGES
+from cfmri_core.batch.ledger import LedgerReport, State
+
+#: A plan leaves room for machines that stand still.
+_DAY_H = 24.0
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Measured cost of a batch.
+
+    Attributes:
+        items: Items measured: done ones.
+        seconds: Mean seconds of an item by stage.
+        bytes_written: Mean size of an item's results.
+        device_share: Share of the time from the first to the last use of a device in which it was in use, by device;
+            runs are counted apart.
+        elapsed_s: Time of all runs.
+        workers: Workers of the last run.
+        failed_share: Share of ended items that failed.
+        redone: Items begun again after a crash.
+    """
+
+    items: int
+    seconds: Mapping[str, float]
+    bytes_written: float
+    device_share: Mapping[str, float]
+    elapsed_s: float
+    workers: int
+    failed_share: float
+    redone: int
+
+    @property
+    def items_per_s(self) -> float:
+        """Throughput of all runs together."""
+        return self.items / self.elapsed_s if self.elapsed_s else 0.0
+
+
+def timeline(ledger: LedgerReport) -> Timeline:
+    """Measure the items that a ledger holds."""
+    seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    turns: dict[tuple[int, str], list[tuple[float, float]]] = {}
+    sizes: list[int] = []
+    last: dict[int, float] = {}
+    for row in ledger.ended():
+        outcome: Mapping[str, Any] = row.outcome
+        turns.setdefault((row.run, outcome["device"]), []).extend(map(tuple, outcome["device_turns"]))
+        if row.state == State.DONE:
+            sizes.append(outcome["bytes_written"])
+            for stage in STAGES:
+                seconds[stage].append(outcome["seconds"].get(stage, 0.0))
+    for (run, _), used in turns.items():
+        last[run] = max([last.get(run, 0.0), *(began + took for began, took in used)])
+    counts, runs = ledger.counts(), ledger.runs()
+    ended = sum(counts[state] for state in (State.DONE, State.REFUSED, State.FAILED))
+    return Timeline(
+        items=len(sizes),
+        seconds={stage: fmean(values) if values else 0.0 for stage, values in seconds.items()},
+        bytes_written=fmean(sizes) if sizes else 0.0,
+        device_share=_shares(turns),
+        elapsed_s=sum(max((end or last.get(number, began)) - began, 0.0) for number, began, end, _ in runs),
+        workers=runs[-1][3] if runs else 0,
+        failed_share=counts[State.FAILED] / ended if ended else 0.0,
+        redone=ledger.redone(),
+    )
+
+
+def plan_rows(measured: Timeline, series: int, machines: Sequence[int]) -> list[tuple[str, ...]]:
+    """Return what so many series would take, one row per number of machines like the one that was measured."""
+    rows: list[tuple[str, ...]] = [("machines", "hours", "days", "results", "items to fail", "machine hours")]
+    for count in machines:
+        hours = series / measured.items_per_s / count / 3600 if measured.items_per_s else float("nan")
+        rows.append((
+            str(count), f"{hours:,.0f}", f"{hours / _DAY_H:,.1f}", f"{series * measured.bytes_written / 1e12:.2f} TB",
+            f"{series * measured.failed_share:,.0f}", f"{hours * count:,.0f}",
+        ))  # fmt: skip
+    return rows
+
+
+def _shares(turns: Mapping[tuple[int, str], Iterable[tuple[float, float]]]) -> dict[str, float]:
+    """Return the share of time in use by device: turns that overlap (a CPU is shared) count once."""
+    busy: dict[str, float] = {}
+    span: dict[str, float] = {}
+    for (_, device), used in turns.items():
+        ordered = sorted((began, began + took) for began, took in used)
+        if not ordered:
+            continue
+        covered, reached = 0.0, ordered[0][0]
+        for began, ended in ordered:
+            covered += max(ended - max(began, reached), 0.0)
+            reached = max(reached, ended)
+        busy[device] = busy.get(device, 0.0) + covered
+        span[device] = span.get(device, 0.0) + reached - ordered[0][0]
+    return {device: round(busy[device] / span[device], 4) for device in busy if span[device]}
