@@ -114,12 +114,12 @@ segmentation-study: .venv/.runtime
 # torch first, alone: MONAI Label's own requirements would pull torchvision, whose CPU build does not load.
 .venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable '.[server]'
+	$(BIN)/python -m pip install --quiet --editable '.[server,archive]'
 	$(BIN)/python -m pip install --quiet --no-deps monailabel==0.8.5
 	touch $@
 
 .venv/.test: .venv/.runtime
-	$(BIN)/python -m pip install --quiet --editable '.[server,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[server,archive,test]'
 	touch $@
 
 # Graphics libraries for the 3D Slicer tests and a DICOM validator; without them the tests concerned skip and say so.

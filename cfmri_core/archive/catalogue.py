@@ -14,7 +14,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from cfmri_core.dicom.pixels import require_pixel_format
 from cfmri_core.errors import DicomReadError, RequestError, ResourceError, UnsupportedImageError
 
 #: Files with these suffixes are reported if they are no DICOM; others that are none are passed over.
-PROMISING_SUFFIXES = frozenset({b".dcm", b".dicom", b".ima"})
+PROMISING_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 #: Compared between images and never shown.
 _DIGESTED = ("PatientID", "AcquisitionTime")
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -37,8 +37,7 @@ _TABLES = """
 CREATE TABLE salt (value TEXT);
 CREATE TABLE files (
     path BLOB PRIMARY KEY, folder BLOB, size INTEGER, mtime_ns INTEGER, series TEXT, instance TEXT,
-    kind TEXT, frames TEXT,
-reason TEXT, refusal TEXT
+    kind TEXT, frames TEXT, reason TEXT, refusal TEXT
 ) WITHOUT ROWID;
 CREATE INDEX by_series ON files (series, path);
 CREATE INDEX by_folder ON files (folder, series);
@@ -81,16 +80,16 @@ class FileRecord:
         return [{**shared, **own} for own in frames]
 
 
-def record_file(root: bytes, path: bytes, size: int, mtime_ns: int, salt: str) -> FileRecord:
+def record_file(root: Path, path: bytes, size: int, mtime_ns: int, salt: str) -> FileRecord:
     """Read one file's header; whatever is wrong with it is in the record."""
-    place = (path, os.path.dirname(path), size, mtime_ns)
-    full = Path(os.fsdecode(os.path.join(root, path)))
+    place = (path, path.rpartition(b"/")[0], size, mtime_ns)
+    full = root / os.fsdecode(path)
     try:
         found = peek_plain(full) or peek_parsed(full)
     except OSError as error:
         return FileRecord(*place, reason=Reason.UNREADABLE, refusal=f"cannot be read ({error.strerror})")
     except DicomReadError as error:
-        is_one = os.path.splitext(path)[1].lower() in PROMISING_SUFFIXES or is_dicom_file(full)
+        is_one = full.suffix.lower() in PROMISING_SUFFIXES or is_dicom_file(full)
         return FileRecord(*place, **_refused(error, full)) if is_one else FileRecord(*place)
     first = found.frames[0]
     if first.get("SOPClassUID") == MEDIA_DIRECTORY:
@@ -126,7 +125,7 @@ class Catalogue:
         """Let go of the file."""
         self._connection.close()
 
-    def compare(self, root: bytes) -> int:
+    def compare(self, root: Path) -> int:
         """Walk a tree, forget files that are gone, and return how many are new or changed."""
         with self._errors(), self._transaction():
             run = self._connection.execute
@@ -153,7 +152,8 @@ class Catalogue:
         """Keep records; they are safe once this returns."""
         with self._errors(), self._transaction():
             self._connection.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, records)
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (tuple(vars(record).values()) for record in records),
             )
 
     def series(self) -> Iterator[list[FileRecord]]:
@@ -211,34 +211,34 @@ class Catalogue:
             raise RequestError(f"{self._path}: not a cache of cfmri index.", "Name another, or delete it.") from None
 
 
-def walk(root: bytes) -> Iterator[tuple[bytes, int, int]]:
+def walk(root: Path) -> Iterator[tuple[bytes, int, int]]:
     """Yield path below the root, size and mtime_ns of every regular file; links are followed, loops are not.
 
     Hidden files and what cannot be listed are passed over.
     """
     seen: set[tuple[int, int]] = set()
-    folders = [b""]
+    folders = [""]
     while folders:
         folder = folders.pop()
         with contextlib.suppress(OSError):
-            status = os.stat(os.path.join(root, folder))
+            status = (root / folder).stat()
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(os.path.join(root, folder)) as entries:
+            with os.scandir(root / folder) as entries:
                 for entry in entries:
-                    yield from _visited(entry, os.path.join(folder, entry.name), folders)
+                    yield from _visited(entry, f"{folder}/{entry.name}".lstrip("/"), folders)
 
 
-def _visited(entry: os.DirEntry[bytes], path: bytes, folders: list[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    if entry.name.startswith(b"."):
+def _visited(entry: os.DirEntry[str], path: str, folders: list[str]) -> Iterator[tuple[bytes, int, int]]:
+    if entry.name.startswith("."):
         return
     with contextlib.suppress(OSError):  # a link to nothing, or gone since
         if entry.is_dir():
             folders.append(path)
         elif entry.is_file():
             status = entry.stat()
-            yield path, status.st_size, status.st_mtime_ns
+            yield os.fsencode(path), status.st_size, status.st_mtime_ns
 
 
 def _frames_text(frames: tuple[dict[str, str], ...], salt: str) -> str:

@@ -63,7 +63,7 @@ class _LeftOutError(Exception):
         self.reason, self.refusal = Reason(reason), refusal
 
 
-def entries_of(root: bytes, records: Sequence[FileRecord], has_stray: bool = False) -> list[SeriesEntry]:
+def entries_of(root: Path, records: Sequence[FileRecord], has_stray: bool = False) -> list[SeriesEntry]:
     """Return the entries of one series: one, or one per time point.
 
     Args:
@@ -80,7 +80,8 @@ def entries_of(root: bytes, records: Sequence[FileRecord], has_stray: bool = Fal
     ]
     copies = len(images) - len(distinct)
     try:
-        _require_usable(root, distinct, [frame.header for frame in frames], has_stray)
+        _require_wanted(distinct[0], [frame.header for frame in frames])
+        _require_whole(distinct, len(frames), has_stray)
         return [_entry(records[0], part, frames, copies, grid=grid) for part, grid in _volumes(frames)]
     except _LeftOutError as left_out:
         return [_entry(records[0], "", frames, copies, left_out=left_out)]
@@ -147,19 +148,21 @@ def _time_points(frames: Sequence[Frame]) -> Mapping[str, list[Frame]]:
     return groups
 
 
-def _require_usable(
-    root: bytes, records: Sequence[FileRecord], headers: Sequence[Mapping[str, str]], has_stray: bool
-) -> None:
-    first = headers[0]
-    kinds = [header.get("ImageType", "").upper().split("\\") for header in headers]
-    if records[0].kind not in MR_IMAGE_CLASSES:
-        raise _LeftOutError(Reason.NOT_MR, f"Holds {class_name(first)}, not MR images.")
+def _require_wanted(record: FileRecord, headers: Sequence[Mapping[str, str]]) -> None:
+    """Refuse what is no original MR image, by what the headers say."""
+    kinds = [set(header.get("ImageType", "").upper().split("\\")) for header in headers]
+    if record.kind not in MR_IMAGE_CLASSES:
+        raise _LeftOutError(Reason.NOT_MR, f"Holds {class_name(headers[0])}, not MR images.")
     if any(_is_synthetic(header) for header in headers):
         raise _LeftOutError(Reason.SYNTHETIC, "Its images say that they are synthetic.")
-    if any({"LOCALIZER", "SCOUT"} & set(kind) for kind in kinds):
+    if any({"LOCALIZER", "SCOUT"} & kind for kind in kinds):
         raise _LeftOutError(Reason.LOCALIZER, "ImageType says localizer.")
-    if all("DERIVED" in kind[:1] or "SECONDARY" in kind[1:2] for kind in kinds):
+    if all({"DERIVED", "SECONDARY"} & kind for kind in kinds):
         raise _LeftOutError(Reason.DERIVED, "ImageType says derived or secondary.")
+
+
+def _require_whole(records: Sequence[FileRecord], images: int, has_stray: bool) -> None:
+    """Refuse what is damaged, not supported or too little."""
     for record in records:
         if record.reason:
             raise _LeftOutError(record.reason, record.refusal or "")
@@ -169,11 +172,11 @@ def _require_usable(
         raise _LeftOutError(Reason.DAMAGED, "Different files carry one SOPInstanceUID.")
     if len(records) > MAX_FILES:
         raise _LeftOutError(Reason.UNSUPPORTED, f"{len(records)} files; up to {MAX_FILES} are accepted.")
-    if len(headers) < MIN_SLICES:
-        raise _LeftOutError(Reason.TOO_FEW_SLICES, f"{len(headers)} images; {MIN_SLICES} are the least.")
+    if images < MIN_SLICES:
+        raise _LeftOutError(Reason.TOO_FEW_SLICES, f"{images} images; {MIN_SLICES} are the least.")
 
 
-def _without_copies(root: bytes, records: Sequence[FileRecord]) -> list[FileRecord]:
+def _without_copies(root: Path, records: Sequence[FileRecord]) -> list[FileRecord]:
     """Leave out files that repeat the bytes of an earlier one of the same instance."""
     kept: dict[str | None, list[FileRecord]] = {}
     for record in records:
@@ -183,10 +186,10 @@ def _without_copies(root: bytes, records: Sequence[FileRecord]) -> list[FileReco
     return [record for record in records if record in kept[record.instance]]
 
 
-def _are_equal(root: bytes, one: FileRecord, other: FileRecord) -> bool:
+def _are_equal(root: Path, one: FileRecord, other: FileRecord) -> bool:
     try:
-        paths = [os.path.join(root, record.path) for record in (one, other)]
-        return one.size == other.size and filecmp.cmp(*paths, shallow=False)
+        first, second = (root / os.fsdecode(record.path) for record in (one, other))
+        return one.size == other.size and filecmp.cmp(first, second, shallow=False)
     except OSError:
         return False
 

@@ -48,7 +48,7 @@ def index_archive(
     """
     if not Path(root).is_dir():
         raise DicomReadError(f"{root}: no such folder.", "Give the folder of an archive.")
-    place = os.fsencode(Path(root).resolve())
+    place = Path(root).resolve()
     catalogue = Catalogue(cache)
     try:
         total = catalogue.compare(place)
@@ -79,7 +79,7 @@ def read_entry(root: Path, entry: SeriesEntry) -> Series:
         raise type(error)(message, error.hint) from None
 
 
-def _read(catalogue: Catalogue, root: bytes, total: int, workers: int, progress: Progress) -> None:
+def _read(catalogue: Catalogue, root: Path, total: int, workers: int, progress: Progress) -> None:
     """Bring the catalogue up to date; what was read before an interruption stays read."""
     began, done = time.monotonic(), 0
     chunks = catalogue.pending(CHUNK)
@@ -96,7 +96,7 @@ def _read(catalogue: Catalogue, root: bytes, total: int, workers: int, progress:
 
 
 def _in_processes(
-    root: bytes, chunks: Iterator[list[tuple[bytes, int, int]]], salt: str, workers: int
+    root: Path, chunks: Iterator[list[tuple[bytes, int, int]]], salt: str, workers: int
 ) -> Iterator[list[FileRecord]]:
     """Read chunks in parallel, in order, with no more in flight than keeps the processes busy."""
     context = multiprocessing.get_context("spawn")
@@ -117,7 +117,7 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _records(root: bytes, chunk: list[tuple[bytes, int, int]], salt: str) -> list[FileRecord]:
+def _records(root: Path, chunk: list[tuple[bytes, int, int]], salt: str) -> list[FileRecord]:
     return [record_file(root, path, size, mtime_ns, salt) for path, size, mtime_ns in chunk]
 
 

@@ -13,6 +13,7 @@ import typer
 
 from cfmri_core import __version__
 from cfmri_core.cli import (
+    archive,
     augment,
     batch,
     calibration,
@@ -41,6 +42,8 @@ app = typer.Typer(
 )
 app.command("doctor")(inspection.doctor)
 app.command("info")(inspection.info)
+app.command("index")(archive.index)
+app.command("export")(archive.export)
 app.command("simulate")(simulation.simulate)
 app.command("predict-iap")(editing.predict_iap)
 app.command("edit")(editing.edit)

@@ -89,7 +89,8 @@ def slice_order(planes: Sequence[Plane]) -> list[int]:
 
 def distances_along_normal(planes: Sequence[Plane]) -> NDArray[np.float64]:
     """Return each slice's signed distance from the origin along the first one's normal, in millimetres."""
-    return np.array([plane.position @ planes[0].normal for plane in planes])
+    normal = planes[0].normal
+    return np.array([plane.position @ normal for plane in planes])
 
 
 def nominal_gap_mm(header: Dataset) -> tuple[float, float] | None:

@@ -222,7 +222,7 @@ class _Walk:
 
     def _bytes(self, position: int, count: int) -> bytes:
         at = position - self._start
-        if 0 <= at and at + count <= len(self._window):
+        if at >= 0 and at + count <= len(self._window):
             return self._window[at : at + count]
         value = os.pread(self._descriptor, count, position)
         if len(value) < count:
