@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -105,9 +105,9 @@ class Batch:
     def __init__(self, job: Job, edits: Sequence[Edit], cache: Path | None = None) -> None:
         self._job, self._edits, self._cache = job, edits, cache
 
-    def entries(self, progress: Progress = silent) -> Iterator[SeriesEntry]:
+    def entries(self, progress: Progress = silent) -> Generator[SeriesEntry, None, None]:
         """Index the archive."""
-        return index_archive(self._job.root, cache=self._cache, progress=progress)
+        yield from index_archive(self._job.root, cache=self._cache, progress=progress)
 
     def items(self, entry: SeriesEntry) -> list[Edit]:
         """Return the edits that are wanted of a series."""
@@ -168,6 +168,7 @@ class Batch:
                 with work.stopped_by_signals():
                     executor(self._job, work, workers)
             finally:
+                work.close()
                 ledger.end_run(run)
                 self._sweep()
                 summary = write_batch_report(self._job.output, self._edits, ledger.report)
@@ -235,6 +236,10 @@ class _LedgerWork:
         else:
             self._again.append(task)
 
+    def close(self) -> None:
+        """Let go of the index."""
+        self._fresh.close()
+
     @contextlib.contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
         """Begin no further item after Ctrl-C or a request to end; a second one ends at once."""
@@ -256,13 +261,14 @@ class _LedgerWork:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
 
-    def _tasks(self, batch: Batch) -> Iterator[Task]:
+    def _tasks(self, batch: Batch) -> Generator[Task, None, None]:
         shown: dict[str, int] = {}
-        for entry in batch.entries():
-            usable = dataclasses.replace(entry, reason=None, refusal=None)  # where an edit takes synthetic series
-            for edit in batch.items(entry):
-                shown[edit.name] = shown.get(edit.name, 0) + 1
-                yield Task(edit, usable, with_pictures=shown[edit.name] <= PICTURES_PER_EDIT)
+        with contextlib.closing(batch.entries()) as entries:
+            for entry in entries:
+                usable = dataclasses.replace(entry, reason=None, refusal=None)  # where an edit takes synthetic series
+                for edit in batch.items(entry):
+                    shown[edit.name] = shown.get(edit.name, 0) + 1
+                    yield Task(edit, usable, with_pictures=shown[edit.name] <= PICTURES_PER_EDIT)
 
 
 def _describe_dataset(folder: Path) -> None:

@@ -336,7 +336,8 @@ def _kept(folder: Path) -> Outcome | None:
     try:
         said = json.loads((folder / OUTCOME_NAME).read_text(encoding="utf-8"))
         said.pop("pictures")
-        turns = tuple((began, seconds) for began, seconds in said.pop("device_turns"))
-        return Outcome(**{**said, "state": State(said["state"]), "device_turns": turns})
+        turns = tuple((began, seconds) for began, seconds in said["device_turns"])
+        as_made = {"state": State(said["state"]), "results": tuple(said["results"]), "device_turns": turns}
+        return Outcome(**{**said, **as_made})
     except (OSError, ValueError, KeyError, TypeError):
         raise RequestError(f"{folder} is not a result of this batch.", "Move it away, then try again.") from None

@@ -97,7 +97,7 @@ class _Process:
     def __init__(self, job: Job, number: int, task: Task) -> None:
         context = _context()
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, job, number), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, job, number), daemon=True)
         self._process.start()
         theirs.close()
         self.task = task
@@ -144,7 +144,7 @@ def _context() -> ForkServerContext | SpawnContext:
     return context
 
 
-def _serve(connection: Connection, job: Job, number: int) -> None:
+def serve(connection: Connection, job: Job, number: int) -> None:
     """Make items until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the engine decides
     threading.Thread(target=_end_with_engine, daemon=True).start()
