@@ -137,7 +137,7 @@ def test_an_error_names_line_key_value_and_what_is_accepted(tmp_path, text, line
 def test_what_is_no_edits_file_is_refused(tmp_path):
     for content in (b"", b"\xff\xfe\x00", b"a: " + b"x" * 2**21, b"[" * 5000):
         (tmp_path / "edits.yaml").write_bytes(content)
-        with pytest.raises(RequestError, match="edits.yaml"):
+        with pytest.raises(RequestError, match=r"edits\.yaml"):
             read_edits(tmp_path / "edits.yaml", "fast")
     with pytest.raises(RequestError, match="No such file"):
         read_edits(tmp_path / "absent.yaml", "fast")

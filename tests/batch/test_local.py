@@ -45,9 +45,10 @@ def test_killed_workers_cost_one_item_each_and_nothing_is_lost(many, models, out
 def test_a_limit_on_file_sizes_stops_the_batch_like_a_full_disk_and_it_goes_on_without(
     archive, models, out, monkeypatch
 ):
-    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="Cannot write"):
+    with monkeypatch.context() as patch:
         patch.setattr(local, "serve", small_archive.serve_with_little_room)
-        batch_of(archive, out, models).run(run_local, 1)
+        with pytest.raises(ResourceError, match="Cannot write"):
+            batch_of(archive, out, models).run(run_local, 1)
     assert not leftovers(out)
     assert not results(out)
     assert ledger_of(out)[0]["todo"] == 4

@@ -1,4 +1,4 @@
-"""What a batch writes names no patient: 60 sentinels in every place of a header and in file names, and where they end up."""
+"""What a batch writes names no patient: 60 sentinels in all places of a header and in file names, and what is left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ KEYWORDS = {
     "PN": ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ReferringPhysicianName",
            "PerformingPhysicianName", "OperatorsName", "RequestingPhysician", "PhysiciansOfRecord"),
     "LO": ("PatientID", "PatientAddress", "InstitutionalDepartmentName", "ProtocolName", "StudyDescription",
-           "SeriesDescription", "PatientTelephoneNumbers", "MedicalRecordLocator", "CountryOfResidence", "IssuerOfPatientID"),
+           "SeriesDescription", "PatientTelephoneNumbers", "MedicalRecordLocator", "CountryOfResidence",
+           "IssuerOfPatientID"),
     "SH": ("AccessionNumber", "StudyID", "StationName", "EthnicGroup", "Occupation"),
     "LT": ("PatientComments", "AdditionalPatientHistory", "ImageComments"),
     "ST": ("InstitutionAddress",),
