@@ -182,13 +182,14 @@ def _require_class(path: Path, dataset: Dataset) -> Dataset:
 
 def _pixel_bytes(stream: BufferedReader, dataset: Dataset) -> int | None:
     """Measure the pixel data that a stream stands before."""
+    there = os.fstat(stream.fileno()).st_size - stream.tell()
     start = stream.read(12)
     order: Literal["little", "big"] = "little" if dataset.is_little_endian else "big"
     tag = int.from_bytes(start[:2], order) << 16 | int.from_bytes(start[2:4], order)
     if len(start) < 8 or tag != PIXEL_DATA:
         return None
     has_long_header = not dataset.is_implicit_VR and start[4:6] in (b"OB", b"OW")
-    there = os.fstat(stream.fileno()).st_size - stream.tell() + (0 if has_long_header else 4)
+    there -= 12 if has_long_header else 8
     length = int.from_bytes(start[8:12] if has_long_header else start[4:8], order)
     if length != UNDEFINED_LENGTH:
         return min(length, there)

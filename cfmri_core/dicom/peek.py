@@ -184,9 +184,11 @@ class _Walk:
             if tag <= last or tag >> 16 in (0xFFFE, 2):
                 raise _NotPlainError
             last = tag
-            if tag == PIXEL_DATA or (not is_image and tag > _SERIES_INSTANCE_UID):
+            if tag == PIXEL_DATA and vr in (b"", b"OB", b"OW"):
                 return texts, (start, length)
-            if tag > PIXEL_DATA or start + (0 if length == UNDEFINED_LENGTH else length) > self._size:
+            if not is_image and tag > _SERIES_INSTANCE_UID and "SeriesInstanceUID" in texts:
+                return texts, (start, length)
+            if tag >= PIXEL_DATA or start + (0 if length == UNDEFINED_LENGTH else length) > self._size:
                 raise _NotPlainError
             if tag in _WANTED:
                 self._keep(texts, tag, vr, start, length)

@@ -22,6 +22,10 @@ RLE_TRANSFER_SYNTAX = "1.2.840.10008.1.2.5"
 JPEG_TRANSFER_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91))
 TRANSFER_SYNTAXES = NATIVE_TRANSFER_SYNTAXES | JPEG_TRANSFER_SYNTAXES | {RLE_TRANSFER_SYNTAX}
 
+#: Compressed pixels may grow to this many bytes, or by this factor: a black slice compresses well, a bomb better.
+MAX_EXPANDED_BYTES = 2**24
+MAX_EXPANSION = 1000
+
 #: Encapsulated formats carry a size of their own: JPEG's start-of-frame markers (lossless and LS among them).
 JPEG_START_OF_FRAME = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xF7})
 
@@ -120,6 +124,8 @@ def _require_layout(dataset: Dataset | Mapping[str, str], syntax: str, pixel_byt
         spare = pixel_bytes - voxels * allocated // 8
         if not 0 <= spare < max(2, columns * allocated // 8):  # some writers pad, but never by a row
             raise DicomReadError("The pixel data are cut short or too long for the size of the image.")
+    elif voxels * allocated // 8 > max(MAX_EXPANDED_BYTES, MAX_EXPANSION * pixel_bytes):
+        raise DicomReadError(f"{pixel_bytes} compressed bytes cannot hold an image of {columns}x{rows}x{frames}.")
 
 
 def _require_same_size_inside(dataset: Dataset) -> None:
