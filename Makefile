@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo serve test lint evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
-	studies/evaluation segmentation-study demo-weights debian-packages clean
+	studies/evaluation segmentation-study batch-plan demo-weights debian-packages clean
 
 demo: .venv/.runtime
 	$(BIN)/cfmri demo demo
@@ -105,6 +105,13 @@ segmentation-study: .venv/.runtime
 	cp studies/segmentation/study/result.json results/segmentation.json
 	cp studies/segmentation/study/table.md results/segmentation.md
 	cp studies/segmentation/study/cases.csv results/segmentation-cases.csv
+
+# What a million series would take on machines like this one, from a measured batch: results/batch-plan.md.
+batch-plan: .venv/.runtime
+	$(SIMULATED) studies/batch --subjects 16 --seed 95000 --slab-mm 150
+	$(BIN)/cfmri batch studies/batch studies/batch-results --edits results/batch-edits.yaml
+	$(BIN)/cfmri batch studies/batch studies/batch-results --edits results/batch-edits.yaml --dry-run --series 1000000 \
+		--plan results/batch-plan.md
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from cfmri_core.batch.item import STAGES
 from cfmri_core.batch.ledger import LedgerReport, State
+from cfmri_core.evaluation.markdown import markdown_table
+from cfmri_core.evaluation.origin import provenance
+from cfmri_core.io.atomic import write_text
 
-#: A plan leaves room for machines that stand still.
 _DAY_H = 24.0
+#: Numbers of machines that plans show.
+MACHINES = (1, 2, 5, 10, 20)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,32 @@ def plan_rows(measured: Timeline, series: int, machines: Sequence[int]) -> list[
             f"{series * measured.failed_share:,.0f}", f"{hours * count:,.0f}",
         ))  # fmt: skip
     return rows
+
+
+def write_plan(path: Path, measured: Timeline, series: int) -> None:
+    """Write what an archive of so many series would take, as Markdown with what it was measured on."""
+    costs = [("per item", "mean"), *((f"{stage}, s", f"{seconds:.2f}") for stage, seconds in measured.seconds.items())]
+    costs += [("results, MB", f"{measured.bytes_written / 1e6:.1f}")]
+    costs += [(f"{device} in use", f"{share:.0%}") for device, share in measured.device_share.items()]
+    plan = plan_rows(measured, series, MACHINES)
+    lines = [
+        f"# A plan for {series:,} series",
+        "",
+        f"Measured on {measured.items} items with {measured.workers} workers on one machine: "
+        f"{3600 * measured.items_per_s:,.0f} items an hour, start of the workers included. "
+        "Another machine, another size of series or another edit needs its own measurement.",
+        "",
+        *markdown_table(costs[0], costs[1:]),
+        "",
+        *markdown_table(plan[0], plan[1:]),
+        "",
+        "Hours assume that the storage keeps up; a machine that is lost costs the items that its workers had in hand. "
+        f"Series that fail are taken from the measured share, {measured.failed_share:.2%}, which says little about an "
+        "archive that was not measured.",
+        "",
+        *(f"- {name}: {value}" for name, value in provenance().items() if name != "command"),  # it holds paths
+    ]
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _shares(turns: Mapping[tuple[int, str], Iterable[tuple[float, float]]]) -> dict[str, float]:

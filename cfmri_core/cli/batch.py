@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 SOME_FAILED = 10
 _MOST_WORKERS_PER_GPU = 8
 _SECONDS_BETWEEN_LINES = 5.0
-_MACHINES = (1, 2, 5, 10, 20)
 
 
 def batch(
@@ -44,6 +43,7 @@ def batch(
         bool, typer.Option("--dry-run", help="Say what would be done and, once OUT has timings, how long it takes.")
     ] = False,
     series: Annotated[int | None, typer.Option(min=1, help="With --dry-run: plan for an archive of so many.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="With --dry-run: write that plan here, as Markdown.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     model: Annotated[Path | None, typer.Option(help="Model folder, instead of the shipped ones.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines only.")] = False,
@@ -68,7 +68,7 @@ def batch(
     job = Job(root.resolve(), out.resolve(), _model_root(model), devices, max(1, (os.cpu_count() or 1) // count))
     planned = Batch(job, wanted, index_cache(root, out, _cache_folder()))
     if dry_run:
-        _dry_run(planned, out, series, as_json)
+        _dry_run(planned, out, series, plan, as_json)
         return
     with progress_shown() as progress:
         summary = planned.run(
@@ -130,9 +130,9 @@ def _told(progress: Progress, as_json: bool) -> Callable[[Standing], None]:
     return tell
 
 
-def _dry_run(planned: Batch, out: Path, series: int | None, as_json: bool) -> None:
+def _dry_run(planned: Batch, out: Path, series: int | None, plan: Path | None, as_json: bool) -> None:
     from cfmri_core.batch.ledger import LedgerReport
-    from cfmri_core.batch.timeline import plan_rows, timeline
+    from cfmri_core.batch.timeline import MACHINES, plan_rows, timeline, write_plan
 
     counted: dict[str, int] = {}
     left_out: dict[str, int] = {}
@@ -149,16 +149,20 @@ def _dry_run(planned: Batch, out: Path, series: int | None, as_json: bool) -> No
     text += [f"left out, {reason}: {number}" for reason, number in sorted(left_out.items())]
     with LedgerReport.of_folder(out) as ledger:
         measured = timeline(ledger) if ledger else None
-    plan: list[tuple[str, ...]] = []
+    hours: list[tuple[str, ...]] = []
+    if plan and not (measured and measured.items):
+        raise RequestError(f"{out} has no timings to plan with.", "Run the batch on a part of the archive first.")
     if measured and measured.items:
         asked = series or sum(counted.values())
-        plan = plan_rows(measured, asked, _MACHINES)
+        hours = plan_rows(measured, asked, MACHINES)
+        if plan:
+            write_plan(plan, measured, asked)
         spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in measured.seconds.items())
         text.append(
             f"Measured on {measured.items} items with {measured.workers} workers: {spent} an item, "
-            f"{3600 * measured.items_per_s:,.0f} items an hour. At that rate, {asked:,} items:\n{table(plan)}"
+            f"{3600 * measured.items_per_s:,.0f} items an hour. At that rate, {asked:,} items:\n{table(hours)}"
         )
-    said = {"series": total, "items": counted, "left_out": left_out, "measured": measured, "plan": plan}
+    said = {"series": total, "items": counted, "left_out": left_out, "measured": measured, "plan": hours}
     emit(said, as_json, "\n".join(text))
 
 

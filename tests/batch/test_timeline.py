@@ -3,7 +3,7 @@
 import pytest
 
 from cfmri_core.batch.ledger import Ledger, State
-from cfmri_core.batch.timeline import plan_rows, timeline
+from cfmri_core.batch.timeline import plan_rows, timeline, write_plan
 
 
 def ledger_with(out, turns_by_run, failed=0):
@@ -51,3 +51,12 @@ def test_a_plan_scales_with_machines_and_keeps_the_rate_of_failures(out):
     assert hours[0] == pytest.approx(4 * hours[1], abs=4)
     assert one[3] == "2.00 TB"
     assert one[4] == "250,000"
+
+
+def test_a_plan_in_markdown_says_what_it_was_measured_on(out, tmp_path):
+    with ledger_with(out, [[(0, 1), (1, 1)]]) as ledger:
+        write_plan(tmp_path / "plan.md", timeline(ledger.report), 1_000_000)
+    text = (tmp_path / "plan.md").read_text()
+    assert text.startswith("# A plan for 1,000,000 series")
+    assert "Measured on 2 items with 2 workers" in text
+    assert "- machine: " in text

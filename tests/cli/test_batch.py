@@ -80,6 +80,14 @@ def test_a_dry_run_counts_and_writes_nothing_and_plans_once_there_are_timings(ba
     assert "1,000,000 items" in planned
     assert "machine hours" in planned
     assert batch("--dry-run", "--json").out.startswith("{")
+    assert batch("--dry-run", "--plan", tmp_path / "plan.md").code == 0
+    assert (tmp_path / "plan.md").is_file()
+
+
+def test_there_is_no_plan_without_timings(batch, tmp_path):
+    outcome = batch("--dry-run", "--plan", tmp_path / "plan.md")
+    assert outcome.code == 2
+    assert "no timings to plan with" in outcome.err
 
 
 def test_a_bad_edits_file_is_one_line_with_its_place(batch, tmp_path):
