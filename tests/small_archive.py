@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,15 @@ SHAPE = (18, 16, 3)
 MAKERS = ("SIEMENS", "GE MEDICAL SYSTEMS")
 
 
-def write_archive(root: Path, count: int, attributes: Mapping[str, Any] | None = None) -> Path:
+def write_archive(root: Path, count: int, shape: tuple[int, int, int] = SHAPE) -> Path:
     """Write series of two makers in turn, each in a folder of its own and with identifiers of its own."""
     affine = phantoms.affine_of(np.eye(3))
     for number in range(count):
         uid = f"1.2.826.0.1.3680043.{number + 1}"
-        voxels = np.random.default_rng(number).integers(0, 500, SHAPE).astype(np.uint16)
-        for k in range(SHAPE[2]):
+        voxels = np.random.default_rng(number).integers(0, 500, shape).astype(np.uint16)
+        for k in range(shape[2]):
             own = {"Manufacturer": MAKERS[number % 2], "SeriesInstanceUID": uid, "SOPInstanceUID": f"{uid}.{k + 1}"}
-            dataset = phantoms.slice_dataset(voxels, affine, k, {**own, **(attributes or {})})
+            dataset = phantoms.slice_dataset(voxels, affine, k, own)
             phantoms.save(root / f"{number:04d}" / f"IM{k:04d}.dcm", dataset)
     return root
 

@@ -330,14 +330,13 @@ def _judgement(edited: Counterfactual) -> dict[str, Any]:
 
 
 def _kept(folder: Path) -> Outcome | None:
-    """Return the outcome of an item that an earlier run finished without noting it."""
+    """Return the outcome of an item that an earlier run finished without noting it, less the times of that run."""
     if not folder.exists():
         return None
     try:
         said = json.loads((folder / OUTCOME_NAME).read_text(encoding="utf-8"))
         said.pop("pictures")
-        turns = tuple((began, seconds) for began, seconds in said["device_turns"])
-        as_made = {"state": State(said["state"]), "results": tuple(said["results"]), "device_turns": turns}
+        as_made = {"state": State(said["state"]), "results": tuple(said["results"]), "device_turns": ()}
         return Outcome(**{**said, **as_made})
     except (OSError, ValueError, KeyError, TypeError):
         raise RequestError(f"{folder} is not a result of this batch.", "Move it away, then try again.") from None

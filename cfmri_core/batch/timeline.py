@@ -29,7 +29,7 @@ class Timeline:
         bytes_written: Mean size of an item's results.
         device_share: Share of the time from the first to the last use of a device in which it was in use, by device;
             runs are counted apart.
-        elapsed_s: Time of all runs.
+        elapsed_s: Time of all runs, from reading the first item to writing the last; workers start before that.
         workers: Workers of the last run.
         failed_share: Share of ended items that failed.
         redone: Items begun again after a crash.
@@ -55,7 +55,6 @@ def timeline(ledger: LedgerReport) -> Timeline:
     seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
     turns: dict[tuple[int, str], list[tuple[float, float]]] = {}
     sizes: list[int] = []
-    last: dict[int, float] = {}
     for row in ledger.ended():
         outcome: Mapping[str, Any] = row.outcome
         turns.setdefault((row.run, outcome["device"]), []).extend(map(tuple, outcome["device_turns"]))
@@ -63,16 +62,15 @@ def timeline(ledger: LedgerReport) -> Timeline:
             sizes.append(outcome["bytes_written"])
             for stage in STAGES:
                 seconds[stage].append(outcome["seconds"].get(stage, 0.0))
-    for (run, _), used in turns.items():
-        last[run] = max([last.get(run, 0.0), *(began + took for began, took in used)])
+    spent = {stage: fmean(values) if values else 0.0 for stage, values in seconds.items()}
     counts, runs = ledger.counts(), ledger.runs()
     ended = sum(counts[state] for state in (State.DONE, State.REFUSED, State.FAILED))
     return Timeline(
         items=len(sizes),
-        seconds={stage: fmean(values) if values else 0.0 for stage, values in seconds.items()},
+        seconds=spent,
         bytes_written=fmean(sizes) if sizes else 0.0,
         device_share=_shares(turns),
-        elapsed_s=sum(max((end or last.get(number, began)) - began, 0.0) for number, began, end, _ in runs),
+        elapsed_s=sum(took + spent["read"] + spent["write"] for took in _spans(turns)),
         workers=runs[-1][3] if runs else 0,
         failed_share=counts[State.FAILED] / ended if ended else 0.0,
         redone=ledger.redone(),
@@ -101,7 +99,7 @@ def write_plan(path: Path, measured: Timeline, series: int) -> None:
         f"# A plan for {series:,} series",
         "",
         f"Measured on {measured.items} items with {measured.workers} workers on one machine: "
-        f"{3600 * measured.items_per_s:,.0f} items an hour, start of the workers included. "
+        f"{3600 * measured.items_per_s:,.0f} items an hour, the start of the workers not counted. "
         "Another machine, another size of series or another edit needs its own measurement.",
         "",
         *markdown_table(costs[0], costs[1:]),
@@ -115,6 +113,14 @@ def write_plan(path: Path, measured: Timeline, series: int) -> None:
         *(f"- {name}: {value}" for name, value in provenance().items() if name != "command"),  # it holds paths
     ]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _spans(turns: Mapping[tuple[int, str], Iterable[tuple[float, float]]]) -> list[float]:
+    """Return the time from the first to the last use of any device in each run."""
+    ends: dict[int, list[float]] = {}
+    for (run, _), used in turns.items():
+        ends.setdefault(run, []).extend(end for began, took in used for end in (began, began + took))
+    return [max(one) - min(one) for one in ends.values() if one]
 
 
 def _shares(turns: Mapping[tuple[int, str], Iterable[tuple[float, float]]]) -> dict[str, float]:

@@ -47,6 +47,7 @@ def test_a_plan_scales_with_machines_and_keeps_the_rate_of_failures(out):
         measured = timeline(ledger.report)
     header, one, four = plan_rows(measured, 1_000_000, (1, 4))
     assert header[0] == "machines"
+    assert measured.elapsed_s == 7.0
     hours = [float(row[1].replace(",", "")) for row in (one, four)]
     assert hours[0] == pytest.approx(4 * hours[1], abs=4)
     assert one[3] == "2.00 TB"
