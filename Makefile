@@ -6,7 +6,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?=
 BIN := .venv/bin
-DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dicom3tools
+DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dicom3tools orthanc orthanc-dicomweb
 
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -129,7 +129,7 @@ batch-plan: .venv/.runtime
 	$(BIN)/python -m pip install --quiet --editable '.[server,archive,test]'
 	touch $@
 
-# Graphics libraries for the 3D Slicer tests and a DICOM validator; without them the tests concerned skip and say so.
+# Graphics libraries for the 3D Slicer tests, a DICOM validator and a PACS; without them the tests concerned skip and say so.
 debian-packages:
 	@if command -v dpkg >/dev/null && ! dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1; then \
 		if [ "$$(id -u)" = 0 ]; then \

@@ -94,14 +94,20 @@ class ResourceError(CfmriError):
 
 
 class RemoteError(CfmriError):
-    """A PACS or server did not do what was asked."""
+    """A PACS or server did not do what was asked.
+
+    Attributes:
+        retryable: Whether the same request may succeed later.
+        retry_after_s: How long the other side asked to be left alone, in seconds.
+    """
 
     http_status = 502
     exit_code = 8
 
-    def __init__(self, message: str, hint: str = "", *, retryable: bool = False) -> None:
+    def __init__(self, message: str, hint: str = "", *, retryable: bool = False, retry_after_s: float = 0.0) -> None:
         super().__init__(message, hint)
         self.retryable = retryable
+        self.retry_after_s = retry_after_s
 
 
 class RefusedError(CfmriError):

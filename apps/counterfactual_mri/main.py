@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cfmri_server.archive_datastore import open_datastore
 from cfmri_server.datastore import ContainedDatastore
 from cfmri_server.problem import NotFoundError
 from cfmri_server.quiet import quiet_libraries
 from cfmri_server.served_models import ServedModels
 from cfmri_server.state import StateFolder
-from cfmri_server.studies import prepare_datastore
 from lib.configs import CONFIGS
 from lib.configs.model_config import ModelConfig
 from lib.infers.volume_task import VolumeTask
@@ -43,12 +43,17 @@ class CounterfactualMriApp(MONAILabelApp):
         )
 
     def init_datastore(self) -> ContainedDatastore:
-        """Serve the studies folder, or what was converted from it."""
-        return ContainedDatastore(
-            prepare_datastore(Path(self.studies)),
+        """Serve the studies folder, what was converted from it, or an archive."""
+        return open_datastore(
+            Path(self.studies),
             auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
+
+    def infer(self, request: Any, datastore: Any = None) -> Any:
+        """Run as MONAI Label's batch inference asks for it; the image may still be in an archive."""
+        self._datastore.on_disk(self._datastore.require_image(request["image"]))
+        return super().infer(request, datastore)
 
     def init_infers(self) -> dict[str, Any]:
         """Return the inference task of each model."""

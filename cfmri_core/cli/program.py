@@ -21,6 +21,7 @@ from cfmri_core.cli import (
     evaluation,
     importing,
     inspection,
+    pacs,
     segmentation_study,
     server,
     simulation,
@@ -57,6 +58,7 @@ app.command("evaluation-page", hidden=True)(evaluation.evaluation_page)
 app.command("stress-test")(stress_test.stress_test)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("import-checkpoint")(importing.import_checkpoint)
+app.add_typer(pacs.app, name="pacs")
 app.command("serve")(server.serve)
 app.command("demo", hidden=True)(server.demo)
 

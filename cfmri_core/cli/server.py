@@ -13,24 +13,32 @@ from typing import Annotated
 import typer
 
 from cfmri_core.cli.console import note, progress_shown
+from cfmri_core.cli.pacs import Filter, parse_filter
 from cfmri_core.errors import RequestError, ResourceError
 
 _APP = Path("apps") / "counterfactual_mri"
 
 
 def serve(
-    studies: Annotated[str, typer.Argument(help="Folder of studies.")],
+    studies: Annotated[
+        str, typer.Argument(metavar="STUDIES_OR_URL", help="Folder of studies, or the root of a DICOMweb archive.")
+    ],
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535)] = 8000,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Archive only: folder for fetched images, labels and models; else in ~/.local/state/cfmri."),
+    ] = None,
+    filter_: Filter = None,
 ) -> None:
-    """Start the MONAI Label server with the counterfactual MRI app on a folder of studies."""
-    folder = Path(studies)
-    if not folder.is_dir():
+    """Start the MONAI Label server with the counterfactual MRI app on a folder of studies or a DICOMweb archive."""
+    if not studies.startswith(("http://", "https://")) and not Path(studies).is_dir():
         raise RequestError(f"{studies} is not a folder.", "Make one with 'cfmri simulate'.")
     if importlib.util.find_spec("monailabel") is None:
         raise ResourceError("The MONAI Label server is not installed.", "Run 'make .venv/.runtime' in the repository.")
     sys.path.insert(0, str(app_folder()))
     launch = importlib.import_module("cfmri_server.launch")
+    folder = launch.studies_folder(studies, state, parse_filter(filter_ or []))
     note(f"Paste into the server field of the 3D Slicer module CounterfactualMRI: http://{host}:{port}")
     with contextlib.suppress(KeyboardInterrupt):  # the way to stop it
         launch.serve(folder.resolve(), host, port)

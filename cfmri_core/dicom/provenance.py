@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from cfmri_core import __version__
 from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.dicom.parser import items_of, text_of
 from cfmri_core.io.json_text import json_text
 from cfmri_core.volume import Volume
 
@@ -21,6 +22,8 @@ from cfmri_core.volume import Volume
 _NAMESPACE = uuid.UUID("6a5a3c0e-7c0d-5d0e-9a55-0c0f3a1d7b21")
 #: Series numbers of synthetic series start here, away from those that scanners give.
 FIRST_SERIES_NUMBER = 9000
+#: Maker and model of this software as contributing equipment.
+EQUIPMENT = ("cfmri", "Counterfactual MRI")
 NOT_FOR_DIAGNOSIS = "(not for diagnosis)"
 SERIES_DESCRIPTION_LENGTH = 64  # LO
 SHORT_TEXT_LENGTH = 1024  # ST
@@ -152,14 +155,19 @@ def source_image_item(header: Dataset, frame_number: int | None) -> Dataset:
 def equipment_item(derivation: Derivation) -> Dataset:
     """Describe this software as contributing equipment (PS3.3 C.12.1, code DCM 109102)."""
     item = Dataset()
-    item.Manufacturer = "cfmri"
-    item.ManufacturerModelName = "Counterfactual MRI"
+    item.Manufacturer, item.ManufacturerModelName = EQUIPMENT
     item.SoftwareVersions = __version__
     item.DeviceUID = deterministic_uid("model", model_sha256(derivation.evidence) or "unknown")
     item.ContributionDateTime = derivation.created.strftime("%Y%m%d%H%M%S.%f")
     item.ContributionDescription = f"Synthetic counterfactual image {NOT_FOR_DIAGNOSIS}"
     item.PurposeOfReferenceCodeSequence = [code_item("109102", "DCM", "Processing Equipment")]
     return item
+
+
+def is_counterfactual(header: Dataset) -> bool:
+    """Whether an image was made by `equipment_item`'s software from another one."""
+    items = items_of(header, "ContributingEquipmentSequence")
+    return any((text_of(item, "Manufacturer"), text_of(item, "ManufacturerModelName")) == EQUIPMENT for item in items)
 
 
 def code_item(value: str, scheme: str, meaning: str) -> Dataset:

@@ -32,6 +32,8 @@ SEGMENTS = {
     2: ("fibroglandular tissue", Code("1342375003", "SCT", "Breast fibroglandular tissue")),
 }
 ARTIFICIAL_INTELLIGENCE = Code("123109", "DCM", "Artificial Intelligence")
+AUTOMATIC, SEMIAUTOMATIC = "AUTOMATIC", "SEMIAUTOMATIC"
+_TITLES = {AUTOMATIC: "Tissue labels by cfmri", SEMIAUTOMATIC: "Tissue labels by cfmri and a reader"}
 ALGORITHM_NAME = "cfmri tissue segmenter"
 SERIES_NUMBER = FIRST_SERIES_NUMBER + 1000
 
@@ -46,13 +48,14 @@ _EXPECTED = (
 )  # fmt: skip
 
 
-def write_segmentation(path: Path, source: Series, labels: Volume) -> Path:
+def write_segmentation(path: Path, source: Series, labels: Volume, algorithm_type: str = AUTOMATIC) -> Path:
     """Write labels as one binary DICOM SEG on the slices of a series.
 
     Args:
         path: The file to write.
         source: The series that was segmented.
         labels: 0 background, 1 fat, 2 fibroglandular tissue; on the source's grid or a box of it.
+        algorithm_type: `AUTOMATIC` as the model made them, `SEMIAUTOMATIC` as a reader corrected or confirmed them.
 
     Returns:
         The file.
@@ -66,22 +69,23 @@ def write_segmentation(path: Path, source: Series, labels: Volume) -> Path:
     headers = [_completed(header) for header in source.headers]
     digest = hashlib.sha256(frames.tobytes()).hexdigest()
     series = str(headers[0].SeriesInstanceUID)
+    identity = (digest, series) if algorithm_type == AUTOMATIC else (digest, series, algorithm_type)
     with parser_errors(path):
         segmentation = highdicom.seg.Segmentation(
             source_images=headers,
             pixel_array=frames,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_description(number) for number in SEGMENTS],
-            series_instance_uid=deterministic_uid("segmentation series", digest, series),
+            segment_descriptions=[_description(number, algorithm_type) for number in SEGMENTS],
+            series_instance_uid=deterministic_uid("segmentation series", *identity),
             series_number=SERIES_NUMBER,
-            sop_instance_uid=deterministic_uid("segmentation", digest, series),
+            sop_instance_uid=deterministic_uid("segmentation", *identity),
             instance_number=1,
             manufacturer="cfmri",
             manufacturer_model_name=ALGORITHM_NAME,
             software_versions=__version__,
             device_serial_number=__version__,
             content_label="TISSUE",
-            series_description=f"Tissue labels by cfmri {NOT_FOR_DIAGNOSIS}",
+            series_description=f"{_TITLES[algorithm_type]} {NOT_FOR_DIAGNOSIS}",
         )
         _keep_from_source(segmentation, headers[0])
         if source.frame_numbers:
@@ -117,14 +121,14 @@ def _completed(header: Dataset) -> Dataset:
     return completed
 
 
-def _description(number: int) -> highdicom.seg.SegmentDescription:
+def _description(number: int, algorithm_type: str) -> highdicom.seg.SegmentDescription:
     label, kind = SEGMENTS[number]
     return highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=label,
         segmented_property_category=TISSUE,
         segmented_property_type=kind,
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues(algorithm_type),
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=ALGORITHM_NAME, family=ARTIFICIAL_INTELLIGENCE, version=__version__
         ),

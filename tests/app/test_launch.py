@@ -64,3 +64,24 @@ def test_no_patient_data_reach_the_log(server):
 def test_nothing_is_written_into_the_app(server):
     assert not [name for name in ("logs", "model", "bin") if (APP / name).exists()]
     assert server.http.get("/healthz").json()["api_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "says"),
+    [
+        ("http://127.0.0.1:1/dicom-web", 8, "Nothing answers"),
+        ("http://pacs.hospital/dicom-web", 2, "unencrypted"),
+        ("http://me:secret@127.0.0.1/dicom-web", 2, "password"),
+    ],
+)
+def test_an_archive_must_be_there_and_reached_safely(tmp_path, url, code, says):
+    done = launch(url, "--state", tmp_path / "state", "--port", "0")
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_state_is_for_archives(studies, tmp_path):
+    done = launch(studies, "--state", tmp_path / "state")
+    assert done.returncode == 2
+    assert "for archives" in done.stderr

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -27,12 +28,15 @@ def test_studies_host_and_port_reach_the_launcher(cfmri, tmp_path, monkeypatch):
     calls = []
     launch = types.ModuleType("cfmri_server.launch")
     launch.serve = lambda *call: calls.append(call)
+    launch.studies_folder = lambda given, state, where: state if given.startswith("http") else Path(given)
     monkeypatch.setitem(sys.modules, "cfmri_server.launch", launch)
     monkeypatch.setattr(sys, "path", list(sys.path))
     outcome = cfmri("serve", tmp_path, "--port", 8123)
     assert outcome.code == 0
     assert calls == [(tmp_path, "127.0.0.1", 8123)]
     assert "http://127.0.0.1:8123" in outcome.err
+    assert cfmri("serve", "http://127.0.0.1:8042/dicom-web", "--state", tmp_path / "state").code == 0
+    assert calls[1] == (tmp_path / "state", "127.0.0.1", 8000)
 
 
 def test_a_missing_folder_or_server_is_one_line(cfmri, tmp_path, monkeypatch):

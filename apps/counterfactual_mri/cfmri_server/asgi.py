@@ -22,7 +22,7 @@ from monailabel.interfaces.exception import MONAILabelException
 
 from cfmri_core import __version__
 from cfmri_core.errors import CfmriError
-from cfmri_server import inference, training
+from cfmri_server import archive_routes, inference, training
 from cfmri_server.guard import Guard
 from cfmri_server.identifiers import require_session_id
 from cfmri_server.jobs import typed
@@ -110,7 +110,10 @@ def install(target: FastAPI) -> FastAPI:
     FastAPI keeps an included router as one entry that cannot be taken out again; the first match
     wins, so ours go to the front of the list.
     """
-    routers = (health, inference.router, training.progress_router, training.router, uploads, sessions)
+    routers = (
+        health, inference.router, training.progress_router, training.router, archive_routes.router,
+        archive_routes.storing, uploads, sessions,
+    )  # fmt: skip
     for position, router in enumerate(routers):
         target.include_router(router)
         target.router.routes.insert(position, target.router.routes.pop())

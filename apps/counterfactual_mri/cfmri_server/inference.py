@@ -6,6 +6,7 @@ Both put the work into one queue, so an inference never blocks the event loop no
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
@@ -59,6 +60,11 @@ class Input:
     session_id: str
     params: str
     file: UploadFile | None
+
+    @property
+    def image_id(self) -> str:
+        """The datastore image that is used, or an empty text."""
+        return "" if self.file is not None or self.session_id else self.image
 
 
 def request_input(
@@ -144,7 +150,9 @@ def submit(model: str, given: Input) -> Job:
         raise
 
     def work(folder: Path, progress: Progress) -> Outcome:
-        return task.run(path, params, folder, progress)
+        outcome = task.run(app_instance().datastore().on_disk(path, progress), params, folder, progress)
+        source_image = {"source_image": given.image_id} if given.image_id else {}
+        return dataclasses.replace(outcome, report={**outcome.report, **source_image})
 
     job_queue().start(job, work)
     return job

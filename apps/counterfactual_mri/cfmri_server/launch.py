@@ -1,4 +1,4 @@
-"""Start the server on a folder of studies: ``python launch.py STUDIES [--host H] [--port P]``.
+"""Start the server on a folder of studies or an archive: ``python launch.py STUDIES_OR_URL [--host H] [--port P]``.
 
 Settings go into the environment before MONAI Label is imported, because it reads them then, and
 because its training processes inherit them.
@@ -12,6 +12,7 @@ import logging.config
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,39 @@ def _serve(studies: Path, listener: socket.socket) -> None:
         raise RequestError("Another server already serves these studies.", "Stop it first.") from None
 
 
+def studies_folder(given: str, state: Path | None, where: Mapping[str, str]) -> Path:
+    """Return the folder to serve: the one given, or that with the state of a DICOMweb archive.
+
+    Args:
+        given: Folder, or root of a DICOMweb service.
+        state: Where to keep the archive's state; see `archive.archive_state`.
+        where: Which series of the archive, DICOM keyword to value.
+
+    Raises:
+        RequestError: There is no such folder, or the address cannot be used.
+    """
+    if not given.startswith(("http://", "https://")):
+        if state is not None or where:
+            raise RequestError("--state and --filter are for archives.", "Give the URL of a DICOMweb service.")
+        return Path(given)
+    if str(APP_FOLDER) not in sys.path:
+        sys.path.insert(0, str(APP_FOLDER))
+    from cfmri_server.archive import archive_state
+
+    folder = archive_state(given, state, where)
+    print(f"State of this archive, with patients' images: {folder}", flush=True)  # noqa: T201
+    return folder
+
+
 def _prepare(studies: Path) -> None:
+    from cfmri_server.archive import archive_of
     from cfmri_server.studies import prepare_datastore
 
-    prepare_datastore(studies, _print_progress)
+    archive = archive_of(studies)
+    if archive is None:
+        prepare_datastore(studies, _print_progress)
+    else:
+        archive.open(_print_progress)
 
 
 def _announcing_server(log_config: dict[str, Any], url: str) -> uvicorn.Server:
@@ -102,8 +132,6 @@ def _require_loopback(host: str) -> None:
 
 
 def _require_folder(studies: Path) -> None:
-    if str(studies).startswith(("http:", "https:")):
-        raise RequestError("Serving a DICOMweb archive is not in this version.", "Give a folder of studies.")
     if not studies.is_dir():
         raise RequestError(f"{studies} is not a folder.", "Give the folder that holds the studies.")
 
@@ -143,12 +171,13 @@ def _print_progress(step: int, total: int, message: str) -> None:
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Serve a folder of studies with MONAI Label.")
-    parser.add_argument("studies", type=Path)
+    parser.add_argument("studies", help="folder, or root of a DICOMweb service")
+    parser.add_argument("--state", type=Path)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     arguments = parser.parse_args()
     try:
-        serve(arguments.studies, arguments.host, arguments.port)
+        serve(studies_folder(arguments.studies, arguments.state, {}), arguments.host, arguments.port)
     except CfmriError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code

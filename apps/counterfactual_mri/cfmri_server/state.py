@@ -35,6 +35,11 @@ class StateFolder:
         return self.root / "models"
 
     @property
+    def archive(self) -> Path:
+        """What was fetched from a DICOMweb archive, and what is to be stored there."""
+        return self.root / "archive"
+
+    @property
     def work(self) -> Path:
         """Uploads and results; emptied at every start."""
         return self.root / "work"

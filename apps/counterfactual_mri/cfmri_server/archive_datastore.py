@@ -1,0 +1,130 @@
+"""The series of an archive as MONAI Label's images: listed at once, fetched on first use, labels stored back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, ImageLabelModel
+
+from cfmri_core.dicom.read import read_series
+from cfmri_core.dicom.segmentation import AUTOMATIC, SEMIAUTOMATIC, write_segmentation
+from cfmri_core.errors import DicomReadError, GeometryError
+from cfmri_core.io.nifti import sidecar_of, write_nifti
+from cfmri_core.progress import Progress, silent
+from cfmri_core.volume import Volume
+from cfmri_server.archive import Archive, archive_of
+from cfmri_server.datastore import ContainedDatastore
+from cfmri_server.identifiers import require_image_extension
+from cfmri_server.images import read_image
+from cfmri_server.outbox import SEGMENTATION
+from cfmri_server.state import StateFolder
+from cfmri_server.studies import prepare_datastore
+
+FINAL = "final"
+_EXTENSION = ".nii.gz"
+
+
+def open_datastore(studies: Path, *, auto_reload: bool, read_only: bool) -> ContainedDatastore:
+    """Return the datastore of a studies folder, or that of the archive whose state the folder keeps."""
+    archive = archive_of(studies)
+    if archive is None:
+        return ContainedDatastore(prepare_datastore(studies), auto_reload=auto_reload, read_only=read_only)
+    return ArchiveDatastore(StateFolder.of(studies).datastore, archive, auto_reload=auto_reload, read_only=read_only)
+
+
+class ArchiveDatastore(ContainedDatastore):
+    """Images named by their SeriesInstanceUID, most of which are still in the archive.
+
+    Args:
+        folder: Where converted images and labels are kept.
+        archive: Where the others are.
+        auto_reload: As in the base class.
+        read_only: As in the base class.
+    """
+
+    def __init__(self, folder: Path, archive: Archive, *, auto_reload: bool, read_only: bool) -> None:
+        self.archive = archive
+        self._folder = folder
+        super().__init__(folder, auto_reload=auto_reload, read_only=read_only)
+        self.refresh()  # the base class does not when it is read-only
+        archive.on_change = self._on_change
+
+    def on_disk(self, image: Path, progress: Progress = silent) -> Path:
+        """Return an image's file, fetched and converted if it is still in the archive."""
+        image_id = image.name.removesuffix(_EXTENSION)
+        if image.is_file() or not self.archive.catalogue.is_source(image_id):
+            return image
+        with FileLock(self.archive_lock(image_id)):
+            if not image.is_file():
+                self._convert(image_id, image, progress)
+        return image
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Store a label; a final one of an archived image also goes to the archive, as a DICOM SEG.
+
+        The SEG is queued first: if the server dies in between, the client has no answer and saves again, and the
+        same labels make the same SEG.
+
+        Raises:
+            GeometryError: A final label does not lie on its image's grid, or holds other values than the tissues'.
+        """
+        tag = str(getattr(label_tag, "value", label_tag))
+        self.require_image(image_id)
+        require_image_extension(label_filename)
+        if tag == FINAL and self.archive.catalogue.is_source(image_id):
+            made_by = AUTOMATIC if "model" in (label_info or {}) else SEMIAUTOMATIC
+            self.queue_segmentation(image_id, read_image(Path(label_filename)).volume, made_by)
+        return super().save_label(image_id, label_filename, label_tag, label_info)
+
+    def queue_segmentation(self, image_id: str, labels: Volume, made_by: str) -> str:
+        """Queue labels of an archived image as a DICOM SEG, and return its series."""
+        series = read_series(self.archive.fetched(image_id))
+        return self.archive.outbox.add(
+            SEGMENTATION, image_id, lambda folder: write_segmentation(folder / "0001.dcm", series, labels, made_by)
+        )
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image's copy and labels here; the archive keeps its series, and it stays listed."""
+        super().remove_image(image_id)
+        self.archive.forget(image_id)
+
+    def archive_lock(self, image_id: str) -> Path:
+        """Return the lock file of one image's conversion."""
+        return self._folder / f".{image_id}.lock"
+
+    def _convert(self, image_id: str, image: Path, progress: Progress) -> None:
+        folder = self.archive.fetched(image_id, progress)
+        try:
+            series = read_series(folder)
+            write_nifti(image, series.volume, sidecar_of(series.acquisition.parameters))
+        except (DicomReadError, GeometryError) as error:
+            self.archive.catalogue.refuse(image_id, type(error).__name__)
+            message = error.message.replace(f"{folder}/", "").removeprefix(f"{folder}: ")
+            raise type(error)(message, error.hint) from None
+
+    def _on_change(self, changed: set[str]) -> None:
+        """Take up a new listing; a copy of a series that has other images now is dropped unless it is labelled."""
+        for image_id in changed - set(self.get_labeled_images()):
+            self.archive.forget(image_id)
+            for extension in (_EXTENSION, ".json"):
+                (self._folder / f"{image_id}{extension}").unlink(missing_ok=True)
+        self.refresh()
+
+    def _is_there(self, image_id: str, file: Path) -> bool:
+        return super()._is_there(image_id, file) or self.archive.catalogue.is_source(image_id)
+
+    def _add_non_existing_images(self) -> int:
+        added: int = super()._add_non_existing_images()
+        for image_id, entry in self.archive.catalogue.sources().items():
+            if image_id not in self._datastore.objects:
+                info = {
+                    "name": f"{image_id}{_EXTENSION}",
+                    "description": entry.series.description,
+                    "images": entry.series.images,
+                    "acquisition": dict(entry.acquisition),
+                }
+                self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=_EXTENSION))
+                added += 1
+        return added

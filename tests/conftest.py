@@ -1,0 +1,19 @@
+"""What all tests share: the folder of their helpers on the path, and a real PACS."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from orthanc import Orthanc, running_orthanc
+
+
+@pytest.fixture
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """An empty Orthanc of its own for one test."""
+    yield from running_orthanc(tmp_path_factory.mktemp("orthanc"))
