@@ -16,6 +16,7 @@ from cfmri_core.batch.edits_file import read_edits
 from cfmri_core.batch.engine import Batch, Work
 from cfmri_core.batch.item import Job
 from cfmri_core.batch.ledger import LedgerReport
+from cfmri_core.batch.source import Tree
 from cfmri_core.batch.worker import Worker
 
 EDIT = "shorter-echo"
@@ -46,8 +47,8 @@ def batch_of(archive: Path, out: Path, models: Path, edits: str = EDITS) -> Batc
     """Return a batch on the CPU."""
     file = out.parent / "edits.yaml"
     file.write_text(edits)
-    job = Job(archive, out, models, ("cpu",), 1)
-    return Batch(job, read_edits(file, "inversion"), out.parent / "index.sqlite")
+    job = Job(Tree(archive, out.parent / "index.sqlite"), out, models, ("cpu",), 1)
+    return Batch(job, read_edits(file, "inversion"))
 
 
 def run_here(job: Job, work: Work, workers: int) -> None:

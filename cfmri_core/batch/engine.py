@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from cfmri_core import __version__
-from cfmri_core.archive.index import SeriesEntry, index_archive
+from cfmri_core.archive.index import SeriesEntry
 from cfmri_core.batch.edits_file import Edit, signature
 from cfmri_core.batch.item import Job, Outcome, Task
 from cfmri_core.batch.ledger import MOST_CRASHES, Ledger, State
@@ -99,15 +99,14 @@ class Batch:
     Args:
         job: What the workers know.
         edits: What is wanted.
-        cache: Where the index of the archive is kept between runs; it holds paths.
     """
 
-    def __init__(self, job: Job, edits: Sequence[Edit], cache: Path | None = None) -> None:
-        self._job, self._edits, self._cache = job, edits, cache
+    def __init__(self, job: Job, edits: Sequence[Edit]) -> None:
+        self._job, self._edits = job, edits
 
     def entries(self, progress: Progress = silent) -> Generator[SeriesEntry, None, None]:
-        """Index the archive."""
-        yield from index_archive(self._job.root, cache=self._cache, progress=progress)
+        """Return every series of the archive, used or not."""
+        return self._job.source.entries(progress)
 
     def items(self, entry: SeriesEntry) -> list[Edit]:
         """Return the edits that are wanted of a series."""
@@ -206,6 +205,8 @@ class _LedgerWork:
         self._ledger, self._run, self._standing = ledger, run, standing
         self._fresh = self._tasks(batch)
         self._again: deque[Task] = deque()
+        # Last: whatever ends workers shall not do so before all else is made.
+        self._suspects = ledger.suspects()
         self._counts = ledger.report.counts()
         self._began, self._ended = time.monotonic(), 0
         self.is_stopping = False
@@ -214,7 +215,9 @@ class _LedgerWork:
         if self.is_stopping:
             return None
         for task in self._fresh:
-            if self._ledger.start(task.edit.name, task.entry.key):
+            if (task.edit.name, task.entry.key) in self._suspects:
+                self._again.append(task)
+            elif self._ledger.start(task.edit.name, task.entry.key):
                 return task
         while self._again:
             task = self._again.popleft()

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from cfmri_core.archive.index import SeriesEntry, read_entry
+from cfmri_core.archive.index import SeriesEntry
 from cfmri_core.batch.edits_file import Edit
 from cfmri_core.batch.ledger import State
+from cfmri_core.batch.source import Source
 from cfmri_core.errors import CfmriError, CheckpointError, RefusedError, RequestError, ResourceError
 from cfmri_core.io.atomic import atomic_folder, write_text
 from cfmri_core.io.json_text import json_text, plain
@@ -47,14 +48,14 @@ class Job:
     """What every worker of a batch knows.
 
     Attributes:
-        root: The archive.
+        source: Where series come from.
         output: Output folder of the batch.
         models: See `locate_model`.
         devices: Torch devices, shared by the workers in turn.
         threads: Threads of each worker on the CPU.
     """
 
-    root: Path
+    source: Source
     output: Path
     models: Path | None
     devices: tuple[str, ...]
@@ -146,7 +147,7 @@ def make_item(task: Task, job: Job, models: Models) -> Outcome:
         return kept
     making = _Making(task, models)
     try:
-        making.read(job.root)
+        making.read(job)
         with atomic_folder(folder) as partial:
             making.write_all(partial)
             outcome = making.outcome(State.DONE)
@@ -156,8 +157,8 @@ def make_item(task: Task, job: Job, models: Models) -> Outcome:
     except (ResourceError, CheckpointError):
         raise
     except CfmriError as error:
-        if not job.root.is_dir():
-            raise ResourceError(f"The archive {job.root} is gone.", "Mount it, then give the same command.") from None
+        if not making.has_read and not job.source.is_there():
+            raise ResourceError("The archive is gone.", "Bring it back, then give the same command.") from None
         return making.outcome(State.FAILED, f"{type(error).__name__}: {error.message}")
     except (MemoryError, torch.OutOfMemoryError):
         return making.outcome(State.FAILED, "ResourceError: not enough memory for this series.")
@@ -209,6 +210,7 @@ class _Making:
         self._turns: list[tuple[float, float]] = []
         self._results: list[dict[str, Any]] = []
         self._bytes = 0
+        self.has_read = False
         self.pictures: list[dict[str, str]] = []
 
     def outcome(self, state: State, reason: str = "") -> Outcome:
@@ -224,11 +226,12 @@ class _Making:
             has_pictures=bool(self.pictures),
         )
 
-    def read(self, root: Path) -> None:
+    def read(self, job: Job) -> None:
         """Read the series."""
         with self._timed("read"):
-            series = read_entry(root, self._task.entry)
+            series = job.source.read(self._task.entry, job.output)
             self._scan = Scan(series.volume, series.acquisition, series)
+            self.has_read = True
 
     def write_all(self, folder: Path) -> None:
         """Make and write every counterfactual.

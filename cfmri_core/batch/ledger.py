@@ -133,6 +133,11 @@ class Ledger:
             )
             return changed.rowcount == 1
 
+    def suspects(self) -> set[tuple[str, str]]:
+        """Return the items to do, by edit and series, that have ended a worker before."""
+        with _ledger_errors(self._path):
+            return set(self._database.execute("SELECT edit, series FROM item WHERE state = 'todo' AND crashes > 0"))
+
     def finish(self, edit: str, series: str, run: int, state: State, outcome: Mapping[str, Any]) -> None:
         """Note what an item came to."""
         with _ledger_errors(self._path):

@@ -16,6 +16,7 @@ from cfmri_core.io.json_text import json_text
 
 if TYPE_CHECKING:
     from cfmri_core.batch.engine import Batch, Executor, Standing
+    from cfmri_core.batch.source import Source
     from cfmri_core.progress import Progress
 
 #: Every item has ended, but some of them failed; the report names them.
@@ -25,11 +26,15 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def batch(
-    root: Annotated[Path, typer.Argument(help="Archive: any tree of DICOM files. Nothing is written into it.")],
-    out: Annotated[Path, typer.Argument(help="Output folder. The same command goes on where it stopped.")],
+    root: Annotated[Path, typer.Argument(help="Any tree of DICOM files; nothing is written into it.")],
+    out: Annotated[
+        Path | None, typer.Argument(help="Output folder; the only argument with --pacs. Repeated, the command goes on.")
+    ] = None,
+    *,
     edits: Annotated[
         Path, typer.Option(metavar="EDITS.yaml", help="Which counterfactuals are wanted of which series.")
     ],
+    pacs: Annotated[str | None, typer.Option(metavar="URL", help="Take the series from this DICOMweb archive.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0 for one per core, at most 8 per GPU.")] = 0,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Workers on a Ray cluster; 'local' starts one.")
@@ -54,19 +59,19 @@ def batch(
     and the same command goes on.
     """
     from cfmri_core.batch.edits_file import read_edits
-    from cfmri_core.batch.engine import Batch, index_cache, require_apart
+    from cfmri_core.batch.engine import Batch
     from cfmri_core.batch.item import Job
     from cfmri_core.batch.ledger import FILE_NAME
     from cfmri_core.pipeline.method import default_method
 
+    source, out = _source(root, out, pacs)
     if resume and not (out / FILE_NAME).is_file():
         raise RequestError(f"{out} holds no batch to go on with.", "Leave out --resume to begin one.")
-    require_apart(root, out)
     wanted = read_edits(edits, default_method(model))
     devices = _devices(device)
     count = workers or min(os.cpu_count() or 1, _MOST_WORKERS_PER_GPU * len(devices) if "cuda" in devices[0] else 10**6)
-    job = Job(root.resolve(), out.resolve(), _model_root(model), devices, max(1, (os.cpu_count() or 1) // count))
-    planned = Batch(job, wanted, index_cache(root, out, _cache_folder()))
+    job = Job(source, out.resolve(), _model_root(model), devices, max(1, (os.cpu_count() or 1) // count))
+    planned = Batch(job, wanted)
     if dry_run:
         _dry_run(planned, out, series, plan, as_json)
         return
@@ -84,6 +89,21 @@ def batch(
         emit(None, as_json, f"Report: {out / 'report.html'}")
     if items["failed"]:
         raise typer.Exit(SOME_FAILED)
+
+
+def _source(root: Path, out: Path | None, pacs: str | None) -> tuple[Source, Path]:
+    """Return where series come from and where results go: ROOT OUT, or OUT --pacs URL."""
+    from cfmri_core.batch.engine import index_cache, require_apart
+    from cfmri_core.batch.source import Pacs, Tree
+
+    if pacs is not None:
+        if out is not None:
+            raise RequestError("--pacs takes the place of ROOT.", "Give: cfmri batch OUT --pacs URL --edits EDITS.yaml")
+        return Pacs(pacs), root
+    if out is None:
+        raise RequestError("ROOT and OUT are needed.", "Give: cfmri batch ROOT OUT --edits EDITS.yaml, or --pacs URL.")
+    require_apart(root, out)
+    return Tree(root.resolve(), index_cache(root, out, _cache_folder())), out
 
 
 def _executor(ray: str | None, slurm: Path | None) -> Executor:

@@ -77,6 +77,24 @@ def test_an_item_that_ends_two_workers_is_failed_and_the_others_are_made(archive
     assert again["items"]["done"] == 4
 
 
+def test_an_item_that_ended_a_worker_comes_last_also_in_the_next_run(archive, models, out):
+    order = []
+
+    def crashed_once(job, work, workers):
+        order.append((first := work.take()).entry.key)
+        work.give_back(first, crashed=True)
+
+    def listing(job, work, workers):
+        while (task := work.take()) is not None:
+            order.append(task.entry.key)
+            work.finish(task, Outcome(state=State.DONE))
+
+    batch_of(archive, out, models).run(crashed_once, 1)
+    batch_of(archive, out, models).run(listing, 1)
+    assert len(order) == 5
+    assert order[0] == order[-1]
+
+
 def test_a_disk_that_is_full_stops_early_and_the_same_command_goes_on(archive, models, out):
     def full(job, work, workers):
         work.finish(work.take(), Outcome(state=State.DONE))

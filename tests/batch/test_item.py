@@ -14,6 +14,7 @@ from small_archive import batch_of, leftovers, results, write_archive
 from cfmri_core.batch.edits_file import read_edits
 from cfmri_core.batch.item import Job, Models, Outcome, Task, device_turn, make_item, pictures_of
 from cfmri_core.batch.ledger import State
+from cfmri_core.batch.source import Tree
 from cfmri_core.data.bids import survey_bids
 from cfmri_core.errors import CheckpointError, RequestError, ResourceError
 from cfmri_core.io.scan import describe, read_scan
@@ -33,7 +34,7 @@ def make(archive, models, out, loaded, tmp_path):
         (read,) = read_edits(tmp_path / "edits.yaml", "inversion")
         entry = list(batch_of(root, out, models).entries())[number]
         task = Task(read, entry, with_pictures)
-        return make_item(task, Job(root, out, models, ("cpu",), 1), loaded), task
+        return make_item(task, Job(Tree(root), out, models, ("cpu",), 1), loaded), task
 
     return made
 
@@ -110,7 +111,7 @@ def test_a_series_that_is_damaged_since_it_was_indexed_fails_alone(make, out, tm
     _, task = make(f"set: {{echo_time_ms: 1.4}}, {QUICK}", root=root)
     file = next(root.rglob("*.dcm"))
     file.write_bytes(file.read_bytes()[:400])
-    outcome = make_item(task, Job(root, tmp_path / "new", models, ("cpu",), 1), loaded)
+    outcome = make_item(task, Job(Tree(root), tmp_path / "new", models, ("cpu",), 1), loaded)
     assert outcome.state == State.FAILED
     assert task.entry.key in outcome.reason
     assert "SENTINEL" not in outcome.reason
@@ -120,7 +121,7 @@ def test_an_archive_that_is_gone_stops_the_batch(make, out, tmp_path, archive, m
     _, task = make(f"set: {{echo_time_ms: 1.4}}, {QUICK}")
     elsewhere = tmp_path / "elsewhere"
     with pytest.raises(ResourceError, match="is gone"):
-        make_item(task, Job(tmp_path / "unmounted", elsewhere, models, ("cpu",), 1), loaded)
+        make_item(task, Job(Tree(tmp_path / "unmounted"), elsewhere, models, ("cpu",), 1), loaded)
     assert not leftovers(elsewhere)
 
 
@@ -134,7 +135,7 @@ def test_a_target_that_cannot_be_written_stops_the_batch(make, out):
 def test_a_model_that_is_damaged_stops_the_batch(archive, models, out, tmp_path, make):
     _, task = make(f"set: {{echo_time_ms: 1.4}}, {QUICK}")
     with pytest.raises(CheckpointError):
-        make_item(task, Job(archive, tmp_path / "new", None, ("cpu",), 1), Models(tmp_path, "cpu"))
+        make_item(task, Job(Tree(archive), tmp_path / "new", None, ("cpu",), 1), Models(tmp_path, "cpu"))
 
 
 def test_an_unexpected_error_tells_where_and_quotes_nothing(make, monkeypatch):
