@@ -158,12 +158,11 @@ class Catalogue:
 
     def series(self) -> Iterator[list[FileRecord]]:
         """Yield the records of one series after another, in order of their first file; records in path order."""
-        names = self._connection.execute(
-            "SELECT series FROM files WHERE series IS NOT NULL GROUP BY series ORDER BY min(path)"
-        )
-        for (series,) in names:
-            rows = self._connection.execute("SELECT * FROM files WHERE series = ? ORDER BY path", (series,))
-            yield [FileRecord(*row) for row in rows]
+        query = "SELECT series FROM files WHERE series IS NOT NULL GROUP BY series ORDER BY min(path)"
+        with self._errors():
+            for (series,) in self._connection.execute(query):
+                rows = self._connection.execute("SELECT * FROM files WHERE series = ? ORDER BY path", (series,))
+                yield [FileRecord(*row) for row in rows]
 
     def strays(self) -> Iterator[FileRecord]:
         """Yield refused files that belong to no series, in path order."""

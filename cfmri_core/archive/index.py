@@ -52,7 +52,7 @@ def index_archive(
     catalogue = Catalogue(cache)
     try:
         total = catalogue.compare(place)
-        _read(catalogue, place, total, workers or len(os.sched_getaffinity(0)), progress)
+        _read(catalogue, place, total, workers or os.cpu_count() or 1, progress)
         for records in catalogue.series():
             yield from entries_of(place, records, catalogue.has_stray_beside(records[0].series or ""))
         yield from map(stray_entry, catalogue.strays())
@@ -71,7 +71,7 @@ def read_entry(root: Path, entry: SeriesEntry) -> Series:
         raise DicomReadError(f"{entry.key}: {entry.refusal}")
     files = [Path(root) / file for file in entry.files]
     try:
-        return read_files(files, Path(entry.key))
+        return read_files(files, entry.key)
     except CfmriError as error:
         message = error.message
         for file in files:

@@ -78,18 +78,18 @@ def parse_header(path: Path) -> tuple[Dataset, int | None]:
     """Read one DICOM file up to its pixel data.
 
     Returns:
-        The header, and how many bytes of pixel data the file really holds; ``None`` if it holds none, or
-        if they are compressed and cut short.
+        The header, and how many bytes of pixel data there are; ``None`` if none, or if they are cut short.
 
     Raises:
         DicomReadError: Not DICOM, damaged, or too large.
     """
-    with parser_errors(path), _ClampedReader(FileIO(path)) as stream:
-        require_readable(path, os.fstat(stream.fileno()))
-        _require_dicom(path, stream.read(2048))
-        stream.seek(0)
-        dataset = pydicom.dcmread(stream, stop_before_pixels=True, defer_size=MAX_HEADER_ELEMENT_BYTES)
-        return _require_class(path, dataset), _pixel_bytes(stream, dataset)
+    with parser_errors(path):
+        require_readable(path, path.stat())
+        with _ClampedReader(FileIO(path)) as stream:
+            _require_dicom(path, stream.read(2048))
+            stream.seek(0)
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True, defer_size=MAX_HEADER_ELEMENT_BYTES)
+            return _require_class(path, dataset), _pixel_bytes(stream, dataset)
 
 
 def require_readable(path: Path, status: os.stat_result) -> None:
@@ -107,6 +107,8 @@ def require_readable(path: Path, status: os.stat_result) -> None:
 def is_dicom_file(path: Path) -> bool:
     """Whether a regular file carries the DICOM prefix."""
     try:
+        if not path.is_file():  # to open a pipe is to wait for its other end
+            return False
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
@@ -192,7 +194,7 @@ def _pixel_bytes(stream: BufferedReader, dataset: Dataset) -> int | None:
     there -= 12 if has_long_header else 8
     length = int.from_bytes(start[8:12] if has_long_header else start[4:8], order)
     if length != UNDEFINED_LENGTH:
-        return min(length, there)
+        return length if length <= there else None
     return there if ends_properly(stream.fileno()) else None
 
 

@@ -267,12 +267,12 @@ class _Walk:
             return start
         return start + length
 
-    def _pixel_bytes(self, pixels: tuple[int, int], is_native: bool) -> int:
+    def _pixel_bytes(self, pixels: tuple[int, int], is_native: bool) -> int | None:
         start, length = pixels
         if is_native != (length != UNDEFINED_LENGTH):
             raise _NotPlainError
         if is_native:
-            return min(length, self._size - start)
+            return length if length <= self._size - start else None
         if not ends_properly(self._descriptor):
             raise _NotPlainError
         return self._size - start

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_pixel_data_frame
 
-from cfmri_core.dicom.parser import integer_of, number_of, text_of
+from cfmri_core.dicom.parser import UNDEFINED_LENGTH, integer_of, number_of, text_of
 from cfmri_core.errors import DicomReadError, UnsupportedImageError
 
 #: More voxels in one volume are refused: 2 GiB as float32.
@@ -38,7 +38,7 @@ def require_pixels(dataset: Dataset) -> None:
         UnsupportedImageError: A mosaic, colour, an odd bit depth or a nonsense size.
     """
     syntax = str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", ""))
-    require_pixel_format(dataset, syntax, len(dataset.PixelData) if "PixelData" in dataset else None)
+    require_pixel_format(dataset, syntax, _pixel_bytes(dataset))
 
 
 def require_pixel_format(header: Dataset | Mapping[str, str], syntax: str, pixel_bytes: int | None) -> None:
@@ -47,7 +47,7 @@ def require_pixel_format(header: Dataset | Mapping[str, str], syntax: str, pixel
     Args:
         header: Attributes of the image, or their texts by keyword.
         syntax: Transfer syntax.
-        pixel_bytes: Bytes of pixel data that are there, ``None`` for none.
+        pixel_bytes: Bytes of pixel data, ``None`` for none or if they are cut short.
 
     Raises:
         DicomReadError: As `require_pixels`.
@@ -102,6 +102,15 @@ def rescale_of(header: Dataset) -> tuple[float, float]:
     if not np.isfinite([slope, intercept]).all() or slope == 0:
         raise DicomReadError("RescaleSlope or RescaleIntercept is nonsense.")
     return slope, intercept
+
+
+def _pixel_bytes(dataset: Dataset) -> int | None:
+    """Return the size of the pixel data, ``None`` if there are none or fewer than the file said."""
+    if "PixelData" not in dataset:
+        return None
+    said = getattr(dataset.get_item("PixelData"), "length", None)  # as it stands in a file that was just parsed
+    there = len(dataset.PixelData)
+    return there if said in (None, UNDEFINED_LENGTH) or said <= there else None
 
 
 def _layout(dataset: Dataset | Mapping[str, str]) -> tuple[int, int, int]:

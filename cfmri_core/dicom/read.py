@@ -122,7 +122,7 @@ def read_series(path: Path) -> Series:
     return _series_of(read_headers(path))
 
 
-def read_files(files: Sequence[Path], name: Path) -> Series:
+def read_files(files: Sequence[Path], name: str) -> Series:
     """Read files that hold one series as a volume.
 
     Args:
@@ -133,7 +133,7 @@ def read_files(files: Sequence[Path], name: Path) -> Series:
         DicomReadError: As `read_series`.
         GeometryError: As `read_series`.
     """
-    return _series_of(_headers_of(name, files))
+    return _series_of(_headers_of(Path(name), files))
 
 
 def read_headers(path: Path) -> SeriesHeaders:

@@ -52,9 +52,7 @@ class CounterfactualPlan:
 
     def request(self, target: AcquisitionParameters, repeat: int) -> EditRequest:
         """Return the edit to a target; it keeps the scan's noise, as in the study of whether augmentation pays."""
-        return EditRequest(
-            changes=target.known(), method=self.method, seed=self.seed + repeat, source_noise="keep"
-        )
+        return EditRequest(changes=target.known(), method=self.method, seed=self.seed + repeat, source_noise="keep")
 
 
 def scan_paths(slices: SliceSet, studies: Sequence[Study]) -> dict[str, Path]:

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from phantoms import affine_of, distinct_voxels, save, slice_dataset  # noqa: E402
+from phantoms import affine_of, distinct_voxels, save, slice_dataset
 
 WriteSeries = Callable[..., list[Path]]
 

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from phantoms import affine_of, distinct_voxels, rotation, save, slice_dataset
 from pydicom.dataset import Dataset
@@ -78,3 +80,19 @@ def test_values_as_text_and_numbers():
     assert parser.integer_of(dataset, "EchoTime") is None
     assert parser.number_of(dataset, "FlipAngle") is None
     assert parser.items_of(dataset, "SourceImageSequence") == []
+
+
+def test_header_is_read_without_its_pixels(file):
+    dataset, pixel_bytes = parser.parse_header(file)
+    assert "PixelData" not in dataset
+    assert pixel_bytes == len(parser.parse_file(file).PixelData)
+    file.write_bytes(file.read_bytes()[:-4])
+    assert parser.parse_header(file)[1] is None
+
+
+def test_pipe_is_no_dicom_file_and_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert not parser.is_dicom_file(tmp_path / "pipe")
+    for read in (parser.parse_file, parser.parse_header):
+        with pytest.raises(DicomReadError, match="not a regular file"):
+            read(tmp_path / "pipe")

@@ -6,7 +6,7 @@ from phantoms import affine_of, distinct_voxels, save, set_pixels, slice_dataset
 
 from cfmri_core.dicom import pixels
 from cfmri_core.dicom.parser import parse_file
-from cfmri_core.errors import DicomReadError
+from cfmri_core.errors import DicomReadError, UnsupportedImageError
 
 ENCODINGS = ("emri_small_RLE", "emri_small_big_endian", "emri_small_jpeg_2k_lossless", "emri_small_jpeg_ls_lossless")
 
@@ -113,3 +113,27 @@ def test_frame_of_another_size_than_the_header_is_refused_before_decoding(real_d
         dataset.Rows = 32
         with pytest.raises(DicomReadError, match="another size"):
             pixels.stored_values(dataset)
+
+
+def test_compressed_bytes_too_few_for_the_size_are_refused_before_decoding(image):
+    header = {
+        name: str(image[name].value) for name in ("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
+    }
+    header |= {"BitsStored": "16", "HighBit": "15", "PixelRepresentation": "0", "Rows": "16000", "Columns": "16000"}
+    with pytest.raises(DicomReadError, match="70 compressed bytes cannot hold"):
+        pixels.require_pixel_format(header, pixels.RLE_TRANSFER_SYNTAX, 70)
+    pixels.require_pixel_format(header | {"Rows": "512", "Columns": "512"}, pixels.RLE_TRANSFER_SYNTAX, 70)
+
+
+def test_transfer_syntax_that_nothing_decodes_is_unsupported(image):
+    image.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"
+    with pytest.raises(UnsupportedImageError, match="transfer syntax"):
+        pixels.require_pixels(image)
+
+
+def test_pixel_data_shorter_than_the_file_says_are_refused(tmp_path):
+    path = save(tmp_path / "x.dcm", slice_dataset(distinct_voxels(), affine_of(np.eye(3)), 1))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"OW\0\0\x46\0\0\0", b"OW\0\0\x46\0\0\x10"))
+    with pytest.raises(DicomReadError, match="cut short"):
+        pixels.require_pixels(parse_file(path))

@@ -1,3 +1,4 @@
+import os
 import random
 import resource
 import shutil
@@ -19,7 +20,7 @@ from phantoms import (
 from pydicom.dataset import Dataset
 
 from cfmri_core.dicom import read
-from cfmri_core.dicom.read import find_series, form_grid, read_headers, read_series
+from cfmri_core.dicom.read import find_series, form_grid, read_files, read_headers, read_series
 from cfmri_core.errors import DicomReadError, GeometryError
 
 VOXELS = distinct_voxels()
@@ -106,6 +107,24 @@ def test_empty_folder_names_a_folder_below(tmp_path):
         read_series(tmp_path / "nowhere")
 
 
+def test_given_files_are_read_as_one_series_under_a_given_name(tmp_path):
+    write_series(tmp_path / "a", VOXELS, AFFINE)
+    files = sorted((tmp_path / "a").iterdir())
+    moved = files[1].rename(tmp_path / "elsewhere.dcm")
+    series = read_files([files[0], moved, *files[2:]], "key")
+    assert_same_image(VOXELS, AFFINE, series.volume.voxels, series.volume.affine)
+    with pytest.raises(GeometryError, match=r"^key: Slices are missing"):
+        read_files([files[0], *files[2:]], "key")
+
+
+def test_pipe_in_a_folder_does_not_hang_it(tmp_path):
+    write_series(tmp_path, VOXELS, AFFINE)
+    os.mkfifo(tmp_path / "pipe.dcm")
+    assert read_series(tmp_path).volume.shape == (7, 5, 4)
+    with pytest.raises(DicomReadError, match="not a regular file"):
+        read_series(tmp_path / "pipe.dcm")
+
+
 def test_several_series_are_counted(tmp_path):
     write_series(tmp_path, VOXELS, AFFINE)
     for number in (1, 2):
@@ -130,6 +149,7 @@ def test_several_series_are_counted(tmp_path):
         ({"slice_2": {"PixelData": None}}, DicomReadError, "no pixel data"),
         ({"slice_2": {"ImagePositionPatient": None}}, GeometryError, "ImagePositionPatient is absent"),
         ({"slice_2": {"Rows": 4}}, DicomReadError, "too long"),
+        ({f"slice_{k}": {"SliceLocation": z} for k, z in enumerate((0, 2, 1, 3))}, DicomReadError, "different orders"),
     ],
 )
 def test_slices_that_do_not_belong_together_are_refused(tmp_path, changes, error, reason):
