@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
-	studies/evaluation segmentation-study active-learning-study demo-weights debian-packages clean
+	studies/evaluation segmentation-study active-learning-study batch-plan demo-weights debian-packages clean
 
 demo: .venv/.runtime
 	$(BIN)/cfmri demo demo
@@ -122,6 +122,13 @@ active-learning-study: .venv/.runtime
 	$(BIN)/cfmri active-learning-study studies/active/pool --test studies/active/test --output studies/active/study
 	cp studies/active/study/result.json results/active-learning.json
 	cp studies/active/study/table.md results/active-learning.md
+
+# What a million series would take on machines like this one, from a measured batch: results/batch-plan.md.
+batch-plan: .venv/.runtime
+	$(SIMULATED) studies/batch --subjects 16 --seed 95000 --slab-mm 150
+	$(BIN)/cfmri batch studies/batch studies/batch-results --edits results/batch-edits.yaml
+	$(BIN)/cfmri batch studies/batch studies/batch-results --edits results/batch-edits.yaml --dry-run --series 1000000 \
+		--plan results/batch-plan.md
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \

@@ -16,6 +16,7 @@ from cfmri_core.cli import (
     active_learning_study,
     archive,
     augment,
+    batch,
     benchmark,
     calibration,
     editing,
@@ -53,6 +54,7 @@ app.command("segment")(editing.segment)
 app.add_typer(training.app, name="train")
 app.add_typer(calibration.app, name="calibrate")
 app.command("augment")(augment.augment)
+app.command("batch")(batch.batch)
 app.command("evaluate")(evaluation.evaluate)
 app.command("evaluation-page", hidden=True)(evaluation.evaluation_page)
 app.command("stress-test")(stress_test.stress_test)

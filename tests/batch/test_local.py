@@ -1,0 +1,70 @@
+"""Worker processes: one that dies costs one item, one that cannot work stops the batch, none outlives the engine."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import small_archive
+from small_archive import EDIT, batch_of, ledger_of, leftovers, results, workers_of, write_archive
+
+from cfmri_core.batch import local
+from cfmri_core.batch.local import run_local
+from cfmri_core.errors import ResourceError
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return write_archive(tmp_path_factory.mktemp("many") / "archive", 14)
+
+
+def test_killed_workers_cost_one_item_each_and_nothing_is_lost(many, models, out):
+    killed, is_over = [], threading.Event()
+
+    def kill_now_and_then():
+        while len(killed) < 4 and not is_over.wait(0.4):
+            for pid in workers_of(os.getpid())[:1]:
+                if len(results(out)) in range(1, 10):  # not the last ones: an item that dies twice is given up
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        summary = batch_of(many, out, models).run(run_local, 2)
+    finally:
+        is_over.set()
+        killer.join()
+    assert killed
+    assert summary["items"]["done"] == len(results(out)) == 14
+    assert summary["timeline"]["redone"] <= len(killed)
+    assert not leftovers(out)
+
+
+def test_a_limit_on_file_sizes_stops_the_batch_like_a_full_disk_and_it_goes_on_without(
+    archive, models, out, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "serve", small_archive.serve_with_little_room)
+        with pytest.raises(ResourceError, match="Cannot write"):
+            batch_of(archive, out, models).run(run_local, 1)
+    assert not leftovers(out)
+    assert not results(out)
+    assert ledger_of(out)[0]["todo"] == 4
+    assert batch_of(archive, out, models).run(run_local, 1)["items"]["done"] == 4
+
+
+def test_workers_that_die_before_their_first_item_stop_the_batch(archive, models, out, monkeypatch):
+    monkeypatch.setattr(local, "serve", small_archive.serve_nothing)
+    with pytest.raises(ResourceError, match="before their first item"):
+        batch_of(archive, out, models).run(run_local, 1)
+
+
+def test_no_worker_outlives_its_engine(archive, models, out):
+    batch_of(archive, out, models).run(run_local, 2)
+    deadline = time.monotonic() + 5
+    while workers_of(os.getpid()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not workers_of(os.getpid())
+    assert len(list((out / EDIT).iterdir())) == 4

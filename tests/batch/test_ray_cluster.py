@@ -1,0 +1,29 @@
+"""Ray actors, where Ray is installed."""
+
+import builtins
+
+import pytest
+from small_archive import batch_of, leftovers, results
+
+from cfmri_core.batch.ray_cluster import LOCAL, ray_executor
+from cfmri_core.errors import RequestError
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
+    original = builtins.__import__
+
+    def without_ray(name, *arguments):
+        if name == "ray":
+            raise ImportError
+        return original(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without_ray)
+    with pytest.raises(RequestError, match=r"cfmri\[ray\]"):
+        ray_executor(LOCAL)
+
+
+def test_actors_make_every_item(archive, models, out):
+    pytest.importorskip("ray", reason="Ray is an optional extra")
+    summary = batch_of(archive, out, models).run(ray_executor(LOCAL), 2)
+    assert summary["items"]["done"] == len(results(out)) == 4
+    assert not leftovers(out)

@@ -1,0 +1,102 @@
+"""`batch`: what it says, its exit codes, and plans."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from small_archive import EDITS, run_here, write_archive  # noqa: E402
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return write_archive(tmp_path / "archive", 2)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch, tmp_path):
+    monkeypatch.setattr("cfmri_core.batch.local.run_local", run_here)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def batch(cfmri, archive, models, tmp_path):
+    (tmp_path / "edits.yaml").write_text(EDITS)
+
+    def run(*options, out=tmp_path / "out"):
+        return cfmri("batch", archive, out, "--edits", tmp_path / "edits.yaml", "--device", "cpu", *options)
+
+    return run
+
+
+def test_a_batch_ends_with_0_and_names_its_report(batch, tmp_path):
+    outcome = batch()
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == f"Report: {tmp_path / 'out' / 'report.html'}\n"
+    assert "2 done, 0 refused, 0 failed" in outcome.err
+    assert "SYNTHETIC" in outcome.err
+    assert "items a minute" in outcome.err
+
+
+def test_json_lines_are_all_there_is(batch):
+    outcome = batch("--json")
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [line["event"] for line in lines][-2:] == ["progress", "summary"]
+    assert lines[-2]["remaining_s"] == 0
+    assert lines[-1]["items"]["done"] == 2
+    assert not outcome.err
+
+
+def test_some_failed_items_have_an_exit_code_of_their_own(batch, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cfmri_core.batch.item.trusted_edit", fail)
+        assert batch().code == 10
+    assert batch().code == 10  # still failed
+    assert batch("--retry-failed", "--resume").code == 0
+
+
+def test_resume_goes_on_only(batch):
+    outcome = batch("--resume")
+    assert outcome.code == 2
+    assert "holds no batch to go on with" in outcome.err
+    batch()
+    assert batch("--resume").code == 0
+
+
+def test_a_dry_run_counts_and_writes_nothing_and_plans_once_there_are_timings(batch, tmp_path):
+    outcome = batch("--dry-run")
+    assert "shorter-echo  2" in outcome.out
+    assert "Nothing was written" in outcome.out
+    assert "Measured" not in outcome.out
+    assert not (tmp_path / "out").exists()
+    batch()
+    planned = batch("--dry-run", "--series", 1_000_000).out
+    assert "1,000,000 items" in planned
+    assert "machine hours" in planned
+    assert batch("--dry-run", "--json").out.startswith("{")
+    assert batch("--dry-run", "--plan", tmp_path / "plan.md").code == 0
+    assert (tmp_path / "plan.md").is_file()
+
+
+def test_there_is_no_plan_without_timings(batch, tmp_path):
+    outcome = batch("--dry-run", "--plan", tmp_path / "plan.md")
+    assert outcome.code == 2
+    assert "no timings to plan with" in outcome.err
+
+
+def test_a_bad_edits_file_is_one_line_with_its_place(batch, tmp_path):
+    (tmp_path / "edits.yaml").write_text("edits:\n  - name: a\n    sett: {}\n")
+    outcome = batch()
+    assert outcome.code == 2
+    assert f"{tmp_path / 'edits.yaml'}:3: sett: is not a key here." in outcome.err
+
+
+def test_results_into_the_archive_and_two_engines_are_refused(batch, archive, tmp_path):
+    assert batch(out=archive / "out").code == 2
+    assert batch("--ray", "local", "--slurm", tmp_path / "conf.yaml").code == 2
