@@ -27,7 +27,7 @@ from cfmri_core.models.model_folder import KINDS, locate_model, read_model, writ
 from cfmri_core.models.scripted_segmenter import load_any_segmenter
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.support import read_training_support
-from cfmri_core.training.counterfactuals import _read_or_make
+from cfmri_core.training.counterfactuals import read_or_make
 from cfmri_core.training.loop import Schedule, train
 from robustness.malicious_weights import descriptions, lies, pickles
 
@@ -88,7 +88,7 @@ def as_training_checkpoint(path: Path, monkeypatch) -> None:
 def as_cached_counterfactual(path: Path, monkeypatch) -> None:
     cached = path.with_suffix(".npy")
     shutil.copyfile(path, cached)
-    assert _read_or_make(cached, torch.Size([2]), lambda: torch.ones(2)).tolist() == [1, 1]
+    assert read_or_make(cached, torch.Size([2]), lambda: torch.ones(2)).tolist() == [1, 1]
 
 
 def as_segmenter_to_stress(path: Path, monkeypatch) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cfmri_server.images import acquisition_beside
 from cfmri_server.request_schema import NextCaseParams, known_params
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -39,7 +38,7 @@ class CaseStrategy(Strategy):
         params = known_params(NextCaseParams, request)
         files = {image: Path(datastore.get_image_uri(image)) for image in datastore.list_images()}
         known = self.disagreements(files)
-        cases = {image: Case(image, _acquisition(file), known.get(image)) for image, file in files.items()}
+        cases = {image: Case(image, _acquisition(datastore, image), known.get(image)) for image in files}
         unlabelled = [cases[image] for image in datastore.get_unlabeled_images() if image in cases]
         labelled = [cases[image] for image in datastore.get_labeled_images() if image in cases]
         open_ = [case for case in unlabelled if case.name not in params.exclude]
@@ -61,8 +60,9 @@ class CaseStrategy(Strategy):
         return ""
 
 
-def _acquisition(file: Path) -> AcquisitionParameters:
+def _acquisition(datastore: Datastore, image: str) -> AcquisitionParameters:
+    """Return how an image was acquired, as far as its info says; one of an archive need not be here for that."""
     try:
-        return acquisition_beside(file)
+        return AcquisitionParameters().replaced(datastore.get_image_info(image).get("acquisition") or {})
     except CfmriError:
         return AcquisitionParameters()

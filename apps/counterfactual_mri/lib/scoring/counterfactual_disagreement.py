@@ -29,8 +29,9 @@ class CounterfactualDisagreement(ImageScoring):
     )
 
     def files(self, datastore: Datastore) -> dict[str, Path]:
-        """Return the images without a final label."""
-        return {image: Path(datastore.get_image_uri(image)) for image in datastore.get_unlabeled_images()}
+        """Return the images without a final label that are here; those of an archive are fetched by being looked at."""
+        files = {image: Path(datastore.get_image_uri(image)) for image in datastore.get_unlabeled_images()}
+        return {image: file for image, file in files.items() if file.is_file()}
 
     def model_checksums(self) -> dict[str, str]:
         """Return those of the segmenter and of the editor."""
