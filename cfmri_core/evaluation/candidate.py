@@ -159,7 +159,7 @@ def _prediction_errors(predicted: Mapping[str, Mapping[str, Any]], truth: Acquis
 
 
 def _editor_score(editor: Editor, study: Study) -> float:
-    slices = load_slices([study], editor.image_size)
+    slices = load_slices([study], editor.image_size, keeps_aspect=editor.keeps_aspect)
     chosen = np.linspace(0, len(slices.images) - 1, min(_EDITOR_SLICES, len(slices.images))).round()
     images = slices.images[torch.from_numpy(chosen.astype(np.int64))]
     x0 = editor.normalisation.to_network(images)
