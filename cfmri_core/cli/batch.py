@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,7 +144,7 @@ def _told(progress: Progress, as_json: bool) -> Callable[[Standing], None]:
                     }
                 )
             return
-        eta = "" if left_s is None else f", {time.strftime('%H:%M:%S', time.gmtime(left_s))} to go"
+        eta = "" if left_s is None else f", {timedelta(seconds=round(left_s))} to go"
         failed = sum(standing.counts[state] for state in standing.counts if state in ("failed", "refused"))
         message = f"{60 * standing.items_per_s:.3g} items a minute{eta}, {failed} failed or refused"
         progress(standing.ended, standing.total, message)
@@ -154,16 +156,16 @@ def _dry_run(planned: Batch, out: Path, series: int | None, plan: Path | None, a
     from cfmri_core.batch.ledger import LedgerReport
     from cfmri_core.batch.timeline import MACHINES, plan_rows, timeline, write_plan
 
-    counted: dict[str, int] = {}
-    left_out: dict[str, int] = {}
+    counted: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     total = 0
     with progress_shown() as progress:
         for entry in planned.entries(progress):
             total += 1
-            if entry.refusal is not None:
-                left_out[str(entry.reason)] = left_out.get(str(entry.reason), 0) + 1
-            for edit in planned.items(entry):
-                counted[edit.name] = counted.get(edit.name, 0) + 1
+            wanted = planned.items(entry)
+            if entry.refusal is not None and not wanted:
+                left_out[str(entry.reason)] += 1
+            counted.update(edit.name for edit in wanted)
     rows = [("edit", "series"), *((name, str(number)) for name, number in counted.items())]
     text = [f"{total} series, {sum(left_out.values())} left out. Nothing was written.", table(rows)]
     text += [f"left out, {reason}: {number}" for reason, number in sorted(left_out.items())]

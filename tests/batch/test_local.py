@@ -1,45 +1,15 @@
-"""Worker processes: one that dies costs one item, one that cannot work stops the batch, none outlives the engine."""
+"""Worker processes: one that cannot work stops the batch, none outlives the engine; kills are in tests/robustness."""
 
 import os
-import signal
-import threading
 import time
 
 import pytest
 import small_archive
-from small_archive import EDIT, batch_of, ledger_of, leftovers, results, workers_of, write_archive
+from small_archive import EDIT, batch_of, ledger_of, leftovers, results, workers_of
 
 from cfmri_core.batch import local
 from cfmri_core.batch.local import run_local
 from cfmri_core.errors import ResourceError
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    return write_archive(tmp_path_factory.mktemp("many") / "archive", 14)
-
-
-def test_killed_workers_cost_one_item_each_and_nothing_is_lost(many, models, out):
-    killed, is_over = [], threading.Event()
-
-    def kill_now_and_then():
-        while len(killed) < 4 and not is_over.wait(0.4):
-            for pid in workers_of(os.getpid())[:1]:
-                if len(results(out)) in range(1, 10):  # not the last ones: an item that dies twice is given up
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-
-    killer = threading.Thread(target=kill_now_and_then)
-    killer.start()
-    try:
-        summary = batch_of(many, out, models).run(run_local, 2)
-    finally:
-        is_over.set()
-        killer.join()
-    assert killed
-    assert summary["items"]["done"] == len(results(out)) == 14
-    assert summary["timeline"]["redone"] <= len(killed)
-    assert not leftovers(out)
 
 
 def test_a_limit_on_file_sizes_stops_the_batch_like_a_full_disk_and_it_goes_on_without(
