@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from cfmri_core.batch.engine import Executor, Work
-from cfmri_core.batch.item import Job, Task
+from cfmri_core.batch.item import Job, Outcome, Task
 from cfmri_core.batch.worker import Worker
-from cfmri_core.errors import CfmriError, RequestError
+from cfmri_core.errors import CfmriError, RequestError, ResourceError
 
 #: Address that starts Ray on this machine, on loopback.
 LOCAL = "local"
+#: So many deaths for each worker, and no item made in between: then something is wrong with all of them.
+MOST_DEATHS_IN_A_ROW = 3
 
 
 def ray_executor(address: str) -> Executor:
@@ -40,10 +42,11 @@ def ray_executor(address: str) -> Executor:
 
 def _run(ray: Any, job: Job, work: Work, workers: int) -> None:
     gpus = ray.cluster_resources().get("GPU", 0.0) if job.devices[0] != "cpu" else 0.0
-    # A task is not retried by Ray: the ledger decides what is done again.
-    options = {"num_cpus": 1, "num_gpus": min(1.0, gpus / workers), "max_restarts": -1, "max_task_retries": 0}
+    # An actor that dies is replaced, not restarted: one that is being restarted refuses items it never saw.
+    options = {"num_cpus": 1, "num_gpus": min(1.0, gpus / workers), "max_restarts": 0, "max_task_retries": 0}
     actor = ray.remote(**options)(Worker)
     idle = [actor.remote(job, number) for number in range(workers)]
+    started, deaths = workers, 0
     in_hand: dict[Any, tuple[Any, Task]] = {}
     while True:
         while idle and (task := work.take()) is not None:
@@ -53,14 +56,33 @@ def _run(ray: Any, job: Job, work: Work, workers: int) -> None:
             return
         for reference in ray.wait(list(in_hand), num_returns=1)[0]:
             worker, task = in_hand.pop(reference)
-            idle.append(worker)
-            try:
-                work.finish(task, ray.get(reference))
-            except ray.exceptions.RayActorError:
-                work.give_back(task, crashed=True)
-            except ray.exceptions.RayTaskError as error:
-                work.give_back(task, crashed=False)
-                raise error.cause if isinstance(error.cause, CfmriError) else error from None
+            outcome = _outcome(ray, reference)
+            if outcome is not None:
+                deaths = 0
+                work.finish(task, outcome)
+                idle.append(worker)
+                continue
+            deaths += 1
+            work.give_back(task, crashed=True)
+            if deaths > MOST_DEATHS_IN_A_ROW * workers:
+                raise ResourceError("Actors die one after another.", "Use fewer with --workers, or look at Ray's logs.")
+            idle.append(actor.remote(job, started))
+            started += 1
+
+
+def _outcome(ray: Any, reference: Any) -> Outcome | None:
+    """Return what an actor made; ``None`` if it has died.
+
+    Raises:
+        CfmriError: No item can succeed.
+    """
+    try:
+        outcome: Outcome = ray.get(reference)
+    except ray.exceptions.RayActorError:
+        return None
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, CfmriError) else error from None
+    return outcome
 
 
 @contextlib.contextmanager
