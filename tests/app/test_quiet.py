@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.config
+import os
+import subprocess
 import sys
 
-import pytest
-from cfmri_server.quiet import JsonLines, log_configuration
+from cfmri_server.quiet import JsonLines
 
 
 def line_of(logger="cfmri.jobs", level=logging.INFO, message="%s done", arguments=("editor",), exc_info=None):
@@ -32,21 +32,16 @@ def test_an_exception_is_told_by_type_and_place_and_not_by_its_text():
     assert "DOE" not in json.dumps(line)
 
 
-@pytest.fixture
-def log_file(tmp_path):
-    """A file that the server's configuration logs to; the loggers are as before afterwards."""
-    names = [None, *log_configuration(tmp_path / "server.log")["loggers"]]
-    before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
-    handlers = list(logging.getLogger().handlers)
-    logging.config.dictConfig(log_configuration(tmp_path / "server.log"))
-    yield tmp_path / "server.log"
-    for logger, level in before:
-        logger.setLevel(level)
-    logging.getLogger().handlers = handlers
-
-
-def test_the_file_holds_json_lines_of_ours_and_no_requests_of_libraries(log_file):
-    logging.getLogger("cfmri.jobs").info("editor done after 1.0 s")
-    logging.getLogger("monailabel.endpoints.infer").info("image=DOE-JANE")
-    lines = [json.loads(line) for line in log_file.read_text().splitlines()]
+def test_the_file_holds_json_lines_of_ours_and_no_requests_of_libraries(tmp_path):
+    # In a process of its own: the configuration is that of the whole process.
+    program = f"""
+import logging.config, pathlib
+from cfmri_server.quiet import log_configuration
+logging.config.dictConfig(log_configuration(pathlib.Path({str(tmp_path)!r}) / "server.log"))
+logging.getLogger("cfmri.jobs").info("editor done after 1.0 s")
+logging.getLogger("monailabel.endpoints.infer").info("image=DOE-JANE")
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, env=environment)
+    lines = [json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines()]
     assert [line["message"] for line in lines] == ["editor done after 1.0 s"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,9 @@ def run(bundle, scan_path, output, **overrides):
 def run_by_command(bundle, scan_path, output, *overrides):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
     command += ["--input", str(scan_path), "--output", str(output), *overrides]
-    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=False)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # another number rounds differently
+    environment = {**os.environ, **threads}
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return output
 

@@ -60,13 +60,16 @@ def main() -> int:
     writable = [f"{folder.rstrip('/')}/" for folder in folders.split(os.pathsep)]
     from cfmri_server import launch
 
+    import cfmri_core
+
     announcing_server = launch._announcing_server
 
     def watched_server(*arguments):
         import cfmri_server.asgi  # noqa: F401 - starting reads and makes more than requests may
 
         os.chdir(writable[0])
-        code = [sys.prefix, sys.base_prefix, *filter(None, sys.path), os.environ["CFMRI_MODELS"]]
+        package = str(Path(cfmri_core.__file__).parent)  # an editable install is on no path
+        code = [sys.prefix, sys.base_prefix, package, *filter(None, sys.path), os.environ["CFMRI_MODELS"]]
         watch(report, [*writable, *(f"{os.path.realpath(folder)}/" for folder in code)], writable)
         return announcing_server(*arguments)
 
