@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from small_archive import EDITS, SHAPE, ledger_of, leftovers, results, workers_of, write_archive
+from small_archive import EDITS, SHAPE, actors, ledger_of, leftovers, results, workers_of, write_archive
 
 SEED = 20261121
 WORKERS = 2
