@@ -22,7 +22,7 @@ PART = 1000
 
 
 def test_mutants_give_a_volume_or_a_typed_refusal(soak, record_result, tmp_path):
-    count = 10_000 if soak else 1000
+    count = 10_000 if soak else 2000
     deaths, parts = 0, []
     for first in range(0, count, PART):
         folder = tmp_path / str(first)
