@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,3 +18,10 @@ from orthanc import Orthanc, running_orthanc
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """An empty Orthanc of its own for one test."""
     yield from running_orthanc(tmp_path_factory.mktemp("orthanc"))
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A worker of a batch in this process turns logging off; turn it on again."""
+    yield
+    logging.disable(logging.NOTSET)

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -17,6 +18,8 @@ from cfmri_core.errors import CfmriError, ResourceError
 
 #: Workers that die in a row before their first item: then something is wrong with all of them.
 _MOST_STILLBIRTHS = 3
+#: Bytes of a path that leave room for the name of a socket below it.
+_LONGEST_TEMPORARY_FOLDER = 70
 
 
 def run_local(job: Job, work: Work, workers: int) -> None:
@@ -137,7 +140,9 @@ def _context() -> ForkServerContext | SpawnContext:
 
     To spawn each one would take seconds of imports; to fork this process, which has threads, can hang.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    # The server listens at a socket in the folder for temporary files, whose path the system limits to 107 bytes.
+    socket_fits = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TEMPORARY_FOLDER
+    if "forkserver" not in multiprocessing.get_all_start_methods() or not socket_fits:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([worker.__name__])

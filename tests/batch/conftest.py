@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,10 +23,3 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(tmp_path: Path) -> Path:
     """Where results go."""
     return tmp_path / "out"
-
-
-@pytest.fixture(autouse=True)
-def log_as_before() -> Iterator[None]:
-    """A worker in this process turns logging off; turn it on again."""
-    yield
-    logging.disable(logging.NOTSET)

@@ -38,3 +38,10 @@ def test_no_worker_outlives_its_engine(archive, models, out):
         time.sleep(0.1)
     assert not workers_of(os.getpid())
     assert len(list((out / EDIT).iterdir())) == 4
+
+
+def test_a_long_path_of_temporary_files_changes_only_how_workers_start(monkeypatch):
+    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: "/" + "x" * 90)
+    assert local._context().get_start_method() == "spawn"
+    monkeypatch.setattr(local.tempfile, "gettempdir", lambda: "/tmp")
+    assert local._context().get_start_method() == "forkserver"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import gzip
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -108,7 +109,8 @@ def test_the_watch_sees_what_it_must(watched, tmp_path):
     )
     report, inside = tmp_path / "report", tmp_path / "inside"
     inside.mkdir()
-    subprocess.run([sys.executable, "-c", code, report, inside], check=True)
+    uncovered = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    subprocess.run([sys.executable, "-c", code, report, inside], check=True, env=uncovered)
     assert [line.split()[0] for line in report.read_text().splitlines()] == ["open", "os.mkdir"]
 
 
