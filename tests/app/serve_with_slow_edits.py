@@ -1,4 +1,4 @@
-"""The real launcher, but an edit with one seed takes seconds, and with another it finds memory full."""
+"""The real launcher, but an edit with one seed takes a minute, and with another it finds memory full."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2] / "apps" / "counterfactual
 
 SLOW_SEED = 424242
 FULL_SEED = 507507
-SLOW_STEPS = 40
+SLOW_STEPS = 600
 SECONDS_PER_STEP = 0.1
 
 

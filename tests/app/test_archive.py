@@ -73,7 +73,7 @@ def test_what_waits_is_sent_as_soon_as_the_archive_is_back(orthanc, filled, tmp_
     wait_until(lambda: again.outbox.uploads()[0]["attempts"] >= 3)  # the next try is seconds away
     orthanc.start()
     again.refresh()
-    wait_until(lambda: again.outbox.uploads()[0]["state"] == "stored", timeout_s=3)
+    wait_until(lambda: again.outbox.uploads()[0]["state"] == "stored", timeout_s=20)
     again.close()
 
 

@@ -84,6 +84,7 @@ def test_what_cannot_be_audited_is_not_answered(tmp_path):
     assert b"audit log" in body["body"]
 
 
+@pytest.mark.flaky(reruns=2)
 def test_the_event_loop_goes_on_while_a_line_is_written(log):
     class Slow(AuditLog):
         def append(self, event):

@@ -1,16 +1,19 @@
-"""Inference as MONAI Label clients ask for it: `/info/` and `/infer/{model}`."""
+"""Inference over HTTP: `/info/` and `/infer/{model}` as MONAI Label clients ask for it, and jobs."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
+import httpx
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from app.answers import all_parts, form, parts, refusal, saved_image
+from app.answers import all_parts, form, parts, refusal, saved_image, wait_for_job
+from app.serve_with_slow_edits import SLOW_SEED, SLOW_STEPS
 from cfmri_core.acquisition import PARAMETERS
 from cfmri_core.models.editor import Editor
 from cfmri_core.pipeline.uncertainty import UncertaintyCalibration, write_uncertainty
@@ -249,3 +252,113 @@ def test_a_volume_can_come_through_a_session(server, source):
     assert server.http.delete(f"/session/{session}").is_success
     refusal(server.http.post(f"/infer/iap_predictor?session_id={session}"), 404)
     refusal(server.http.post("/infer/iap_predictor?session_id=../../x"), 422)
+
+
+SLOW = form(seed=SLOW_SEED, slices="1", steps=2, echo_time_ms=1.4)
+
+
+@pytest.fixture
+def slow_job(server):
+    job_id = server.http.post("/jobs/counterfactual?image=sub-0001", data=SLOW).json()["id"]
+    wait_for_job(server.http, job_id, "running")
+    yield job_id
+    server.http.delete(f"/jobs/{job_id}")
+
+
+def test_a_job_runs_to_its_result(server):
+    response = server.http.post("/jobs/tissue_segmenter?image=sub-0002")
+    assert response.status_code == 202
+    job_id = response.json()["id"]
+    status = wait_for_job(server.http, job_id, "done")
+    assert status["model"] == "tissue_segmenter"
+    assert status["step"] == status["steps"]
+    assert status["error"] is None
+    result = server.http.get(f"/jobs/{job_id}/result")
+    report, image = parts(result)
+    waited, same = parts(server.http.post("/infer/tissue_segmenter?image=sub-0002"))
+    assert report == waited
+    assert len(image) == len(same)
+    assert server.http.delete(f"/jobs/{job_id}").is_success
+    refusal(server.http.get(f"/jobs/{job_id}"), 404)
+
+
+def test_a_job_without_image_gives_json(server):
+    job_id = server.http.post("/jobs/iap_predictor?image=sub-0001").json()["id"]
+    wait_for_job(server.http, job_id, "done")
+    assert server.http.get(f"/jobs/{job_id}/result").json()["predicted"]
+
+
+@pytest.mark.flaky(reruns=2)
+def test_a_running_job_tells_its_step_and_stops_when_cancelled(server, slow_job):
+    while not (status := server.http.get(f"/jobs/{slow_job}").json())["step"]:
+        time.sleep(0.05)
+    assert status["step"] < status["steps"] == SLOW_STEPS
+    assert status["message"] == "Slow on purpose"
+    refusal(server.http.get(f"/jobs/{slow_job}/result"), 409)
+    server.http.delete(f"/jobs/{slow_job}")
+    assert wait_for_job(server.http, slow_job, "cancelled")["elapsed_s"] < 10
+    refusal(server.http.get(f"/jobs/{slow_job}/result"), 409)
+
+
+def test_a_waiting_job_is_cancelled_at_once(server, slow_job):
+    waiting = server.http.post("/jobs/counterfactual?image=sub-0001", data=SLOW).json()["id"]
+    assert server.http.get(f"/jobs/{waiting}").json()["state"] == "queued"
+    assert server.http.delete(f"/jobs/{waiting}").json()["state"] == "cancelled"
+
+
+@pytest.mark.flaky(reruns=2)
+def test_an_inference_blocks_nobody_else(server, slow_job):
+    """`/info/` and `/healthz` answer within 300 ms and another model runs while an edit runs."""
+    slowest_s = 0.0
+    for path in ("/healthz", "/info/") * 5:
+        started = time.monotonic()
+        assert server.http.get(path).is_success
+        slowest_s = max(slowest_s, time.monotonic() - started)
+    assert slowest_s < 0.3
+    assert server.http.post("/infer/iap_predictor?image=sub-0001").is_success
+    assert server.http.get(f"/jobs/{slow_job}").json()["state"] == "running"
+
+
+@pytest.mark.flaky(reruns=2)
+def test_waiting_for_an_inference_blocks_nobody_and_going_away_cancels_it(server):
+    with pytest.raises(httpx.ReadTimeout):
+        server.http.post("/infer/counterfactual?image=sub-0001", data=SLOW, timeout=0.5)
+    started = time.monotonic()
+    params = form(slices="1", steps=1, echo_time_ms=1.4)
+    assert server.http.post("/infer/counterfactual?image=sub-0001", data=params).is_success
+    assert time.monotonic() - started < 30  # the slow one would take a minute
+
+
+def test_a_failed_job_says_why(server):
+    params = form(slices="300:301", echo_time_ms=1.4)
+    job_id = server.http.post("/jobs/counterfactual?image=sub-0001", data=params).json()["id"]
+    status = wait_for_job(server.http, job_id, "failed")
+    assert "300" in status["error"]["message"]
+    refusal(server.http.get(f"/jobs/{job_id}/result"), 422)
+
+
+def test_what_a_job_leaves_names_neither_image_nor_file(server):
+    content = (server.studies / ".monailabel/datastore/sub-0001.nii.gz").read_bytes()
+    server.http.put("/datastore/image?image=Doe-John", files={"file": ("x.nii.gz", content)})
+    for state, options in {
+        "done": {"params": {"image": "Doe-John"}},
+        "failed": {"files": {"file": ("Doe-John.nii.gz", b"no image")}},
+    }.items():
+        job_id = server.http.post("/jobs/tissue_segmenter", **options).json()["id"]
+        status = wait_for_job(server.http, job_id, state)
+        folder = server.studies / ".monailabel/jobs" / job_id
+        left = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert set(left) == ({"job.json", "image.nii.gz"} if state == "done" else {"job.json"})
+        assert b"Doe-John" not in left["job.json"]
+        assert str(server.studies) not in left["job.json"].decode() + str(status)
+        server.http.delete(f"/jobs/{job_id}")
+    server.http.delete("/datastore/image?id=Doe-John")
+
+
+def test_jobs_are_checked_before_they_are_queued(server):
+    refusal(server.http.post("/jobs/iap_predictor?image=sub-0001", data=form(device="cuda:99")), 422)
+    refusal(server.http.post("/jobs/counterfactual?image=sub-0001", data=form(echo_time_ms=-1)), 422)
+    refusal(server.http.post("/jobs/counterfactual?image=sub-9999"), 404)
+    refusal(server.http.post("/jobs/nothing?image=sub-0001"), 404)
+    for method in ("GET", "DELETE"):
+        refusal(server.http.request(method, "/jobs/unknown"), 404)

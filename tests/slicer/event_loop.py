@@ -12,7 +12,7 @@ BEAT_MS = 10
 _SCHEDULER = Path("/proc/thread-self/schedstat")
 
 
-def until(qapp, condition, limitS=10):
+def until(qapp, condition, limitS=60):
     """Run the event loop until the condition holds."""
     deadline = time.monotonic() + limitS
     while not condition():

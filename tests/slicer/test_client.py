@@ -244,6 +244,7 @@ def test_result_that_cannot_be_read(scripted, image, tmp_path, answer):
     assert problemOf(lambda: run(server, image, tmp_path)).kind == problems.UNREADABLE
 
 
+@pytest.mark.flaky(reruns=2)
 def test_server_killed_in_the_middle(scripted, image, tmp_path):
     server = scripted({**jobScript("counterfactual", Answer()), ("GET", "/jobs/j1"): Answer(drop=True)})
     began = time.monotonic()

@@ -2,10 +2,12 @@
 
 import time
 
+import pytest
 from event_loop import Heartbeat, until
 from PySide6.QtCore import QTimer
 
 
+@pytest.mark.flaky(reruns=2)
 def test_a_free_loop_beats_and_a_blocked_one_is_noticed(qapp):
     with Heartbeat() as free:
         end = time.monotonic() + 0.3

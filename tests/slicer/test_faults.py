@@ -72,6 +72,7 @@ def requireTold(panel, qapp, before, known, *texts):
     assert nodes() == before
 
 
+@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize(("place", "answer", "text"), CASES)
 def test_a_fault_is_told_within_a_second_and_leaves_the_scene_alone(panel, qapp, scripted, asked, place, answer, text):
     server = scripted({**jobScript("counterfactual", Answer(body={})), place: answer})
@@ -81,6 +82,7 @@ def test_a_fault_is_told_within_a_second_and_leaves_the_scene_alone(panel, qapp,
 
 
 @pytest.mark.parametrize("place", PLACES, ids=[place[1] for place in PLACES])
+@pytest.mark.flaky(reruns=2)
 def test_a_server_that_does_not_answer_is_given_up(panel, qapp, scripted, asked, monkeypatch, place):
     quick = Timeouts(answer=0.3, transfer=0.3)
     monkeypatch.setattr(connection, "Client", functools.partial(Client, timeouts=quick))
@@ -91,6 +93,7 @@ def test_a_server_that_does_not_answer_is_given_up(panel, qapp, scripted, asked,
     requireTold(panel, qapp, before, lambda: given + quick.answer, "did not answer in time")
 
 
+@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize(
     ("result", "text"),
     [
@@ -114,6 +117,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.flaky(reruns=2)
 def test_a_server_process_that_is_killed_is_told_within_a_second(panel, qapp, asked):
     process = subprocess.Popen([sys.executable, "-c", SERVER, str(HERE)], stdout=subprocess.PIPE, text=True)
 
@@ -133,6 +137,7 @@ def test_a_server_process_that_is_killed_is_told_within_a_second(panel, qapp, as
         process.stdout.close()
 
 
+@pytest.mark.flaky(reruns=2)
 def test_cancel_is_done_within_a_second_and_leaves_nothing(panel, qapp, scripted, asked):
     statuses = {"state": "running", "step": 2, "steps": 9}
     server = scripted(jobScript("counterfactual", Answer(), statuses))
