@@ -19,10 +19,7 @@ from torch import Tensor, nn
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
 from cfmri_core.models.editor import PRESETS
 from cfmri_core.models.unet import ConditionalUNet
-from cfmri_core.pipeline.method import METHODS
 
-#: Network evaluations of their loop per slice.
-EVALUATIONS_PER_SLICE = METHODS["paper"].steps * METHODS["paper"].evaluations_per_step
 #: Columns of a condition vector for the Duke collection; of no weight in the time.
 CONDITION_WIDTH = 19
 IMAGE_SIZE = PRESETS["paper"].image_size

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cfmri_core.cli.console import emit, progress_shown, table
+from cfmri_core.errors import RequestError
 
 
 def bench(
@@ -32,7 +33,7 @@ def bench(
         slices=slices,
         matrix=matrix,
         repeats=repeats,
-        growth=tuple(int(part) for part in growth.split(",") if part),
+        growth=_numbers(growth),
         quality=quality,
         device=resolved_device(device),
     )
@@ -41,13 +42,19 @@ def bench(
     emit(result, json, _text(result))
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) >= 4 for part in parts):
+        raise RequestError(f"--growth is '{text}'.", "Give numbers of slices from 4 on: 20,40,80.")
+    return tuple(map(int, parts))
+
+
 def _text(result: dict[str, Any]) -> str:
     volume = f"whole volume, {result['settings']['slices']} slices"
     rows = [(volume, "seconds", "times as fast as plain / fused")]
     rows += [(name, f"{seconds:.0f}", "") for name, seconds in result["authors_volume_s"].items()]
-    for name, seconds in result["volume_s"].items():
+    for name, median in result["volume_median_s"].items():
         ratio = result["times_as_fast"][name]
-        median = sorted(seconds)[len(seconds) // 2]
         rows.append((name, f"{median:.1f}", " / ".join(f"{value:.0f}" for value in ratio.values())))
     ceilings, training, whole = result["ceilings_gflops"], result["training"], result["end_to_end"]
     lines = [table(rows), ""]

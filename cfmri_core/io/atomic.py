@@ -29,8 +29,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
         try:
             partial = folder / target.name
             yield partial
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
+            flush(partial)
             os.replace(partial, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -61,6 +60,15 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 os.replace(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Have a file or a folder on the disk, so that a power failure does not leave a name without its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(target: Path, text: str) -> None:

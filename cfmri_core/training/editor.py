@@ -45,9 +45,7 @@ def train_editor(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Path:
-    """Train an editor on a folder of studies and write it as a model folder.
-
-    Each subject counts with its own acquisition parameters only; paired renderings are never read.
+    """Train an editor and write it as a model folder; paired renderings are never read.
 
     Args:
         data: Folder of studies (see `list_studies`), or the studies.

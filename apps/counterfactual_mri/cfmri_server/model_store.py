@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from filelock import FileLock
 
 from cfmri_core.errors import CfmriError, CheckpointError, RequestError
-from cfmri_core.io.atomic import atomic_folder, write_text
+from cfmri_core.io.atomic import atomic_folder, flush, write_text
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.model_folder import locate_model
 
@@ -163,10 +162,10 @@ class ModelStore:
             for name in (WEIGHTS, DESCRIPTION, "README.md", *COMPANIONS):
                 if (trained / name).exists():
                     shutil.copyfile(trained / name, partial / name)
-                    _flush(partial / name)
+                    flush(partial / name)
             if not _is_whole(partial, sha256):
                 raise CheckpointError(f"The trained {WEIGHTS} is not what {DESCRIPTION} says.", "Train again.")
-        _flush(self.root)
+        flush(self.root)
 
     def _ledger_file(self, kind: str) -> Path:
         return self.root / f"{kind}.json"
@@ -186,7 +185,7 @@ class ModelStore:
 
     def _write(self, kind: str, ledger: _Ledger) -> None:
         write_text(self._ledger_file(kind), json.dumps(asdict(ledger), indent=1))
-        _flush(self.root)
+        flush(self.root)
 
     def _remove_others(self, kind: str, kept: tuple[Publication, ...]) -> None:
         """Remove folders that no publication needs, and what a publishing that was killed left."""
@@ -204,15 +203,6 @@ def _is_whole(folder: Path, sha256: str) -> bool:
         return found == sha256 == weights_sha256(folder)
     except (OSError, CheckpointError):
         return False
-
-
-def _flush(path: Path) -> None:
-    """Have a file or folder on the disk, so that a power failure does not leave the name without the content."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class LoadedModel(Generic[Model]):

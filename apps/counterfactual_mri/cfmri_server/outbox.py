@@ -23,7 +23,7 @@ from typing import Any
 import pydicom
 
 from cfmri_core.errors import CfmriError, RemoteError
-from cfmri_core.io.atomic import write_text
+from cfmri_core.io.atomic import flush, write_text
 from cfmri_core.io.json_text import json_text
 from cfmri_server.problem import detail_of
 
@@ -88,11 +88,11 @@ class Outbox:
             entry = {"id": uid, "kind": kind, "image": image_id, "objects": len(files), "created": _now()}
             (work / "entry.json").write_text(json_text(entry), encoding="utf-8")
             for file in (*files, work / "entry.json"):
-                _flush(file)
+                flush(file)
             self._trouble.pop(uid, None)  # whoever asks again does not wait for the next try
             try:
                 os.replace(work, self._waiting / uid)
-                _flush(self._waiting)
+                flush(self._waiting)
             except OSError:  # a folder that holds something is not replaced
                 if not (self._waiting / uid).is_dir():
                     raise
@@ -178,15 +178,6 @@ def _entries(folder: Path, pattern: str) -> list[dict[str, Any]]:
         except FileNotFoundError:
             continue
     return sorted(entries, key=lambda entry: str(entry["created"]))
-
-
-def _flush(path: Path) -> None:
-    """Make a file or a folder outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _now() -> str:
