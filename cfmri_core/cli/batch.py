@@ -60,6 +60,8 @@ def batch(
     Ends with 0 if no item failed, 10 if some did (see OUT/report.html); a full disk (7) or Ctrl-C (130) ends it early,
     and the same command goes on.
     """
+    import torch
+
     from cfmri_core.batch.edits_file import read_edits
     from cfmri_core.batch.engine import Batch
     from cfmri_core.batch.item import Job
@@ -72,7 +74,7 @@ def batch(
     wanted = read_edits(edits, default_method(model))
     devices = _devices(device)
     count = workers or min(os.cpu_count() or 1, _MOST_WORKERS_PER_GPU * len(devices) if "cuda" in devices[0] else 10**6)
-    job = Job(source, out.resolve(), _model_root(model), devices, max(1, (os.cpu_count() or 1) // count))
+    job = Job(source, out.resolve(), _model_root(model), devices, max(1, torch.get_num_threads() // count))
     planned = Batch(job, wanted)
     if dry_run:
         _dry_run(planned, out, series, plan, as_json)
