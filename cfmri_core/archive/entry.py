@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.archive.catalogue import FileRecord
+from cfmri_core.archive.header_cache import FileRecord
 from cfmri_core.archive.reason import Reason
 from cfmri_core.dicom.headers import MR_IMAGE_CLASSES, read_acquisition
 from cfmri_core.dicom.read import MAX_FILES, Frame, Grid, class_name, grid_of

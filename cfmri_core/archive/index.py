@@ -12,8 +12,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from cfmri_core.archive.catalogue import Catalogue, FileRecord, record_file
 from cfmri_core.archive.entry import SeriesEntry, entries_of, stray_entry
+from cfmri_core.archive.header_cache import FileRecord, HeaderCache, record_file
 from cfmri_core.archive.reason import Reason
 from cfmri_core.dicom.read import Series, read_files
 from cfmri_core.errors import CfmriError, DicomReadError, ResourceError
@@ -49,15 +49,15 @@ def index_archive(
     if not Path(root).is_dir():
         raise DicomReadError(f"{root}: no such folder.", "Give the folder of an archive.")
     place = Path(root).resolve()
-    catalogue = Catalogue(cache)
+    headers = HeaderCache(cache)
     try:
-        total = catalogue.compare(place)
-        _read(catalogue, place, total, workers or os.cpu_count() or 1, progress)
-        for records in catalogue.series():
-            yield from entries_of(place, records, catalogue.has_stray_beside(records[0].series or ""))
-        yield from map(stray_entry, catalogue.strays())
+        total = headers.compare(place)
+        _read(headers, place, total, workers or os.cpu_count() or 1, progress)
+        for records in headers.series():
+            yield from entries_of(place, records, headers.has_stray_beside(records[0].series or ""))
+        yield from map(stray_entry, headers.strays())
     finally:
-        catalogue.close()
+        headers.close()
 
 
 def read_entry(root: Path, entry: SeriesEntry) -> Series:
@@ -79,17 +79,17 @@ def read_entry(root: Path, entry: SeriesEntry) -> Series:
         raise type(error)(message, error.hint) from None
 
 
-def _read(catalogue: Catalogue, root: Path, total: int, workers: int, progress: Progress) -> None:
-    """Bring the catalogue up to date; what was read before an interruption stays read."""
+def _read(headers: HeaderCache, root: Path, total: int, workers: int, progress: Progress) -> None:
+    """Bring the cache up to date; what was read before an interruption stays read."""
     began, done = time.monotonic(), 0
-    chunks = catalogue.pending(CHUNK)
+    chunks = headers.pending(CHUNK)
     batches = (
-        (_records(root, chunk, catalogue.salt) for chunk in chunks)
+        (_records(root, chunk, headers.salt) for chunk in chunks)
         if workers == 1 or total <= FEW_FILES
-        else _in_processes(root, chunks, catalogue.salt, workers)
+        else _in_processes(root, chunks, headers.salt, workers)
     )
     for batch in batches:
-        catalogue.add(batch)
+        headers.add(batch)
         done += len(batch)
         rate = done / max(time.monotonic() - began, 1e-6)
         progress(done, total, f"reading headers, {rate:.0f} files/s")

@@ -43,7 +43,7 @@ def test_it_starts_without_an_archive_that_it_knows(orthanc, filled, tmp_path):
     again = Archive(Access(orthanc.url, attempts=1), tmp_path / "state", {})
     again.open()
     again.close()
-    assert set(again.catalogue.sources()) == {UID}
+    assert set(again.series.sources()) == {UID}
     assert again.status()["error"]["message"].startswith("Nothing answers")
     with pytest.raises(RemoteError):
         Archive(Access(orthanc.url, attempts=1), tmp_path / "new", {}).open()
@@ -87,10 +87,10 @@ def test_what_left_the_archive_leaves_the_list(orthanc, filled, tmp_path):
     assert datastore.list_images() == []
 
 
-def test_another_process_reads_the_same_catalogue(orthanc, filled, tmp_path):
+def test_another_process_reads_the_same_list(orthanc, filled, tmp_path):
     other = Archive(filled.access, tmp_path / "state", {})
-    assert other.catalogue.is_source(UID)
-    filled.catalogue.refuse(UID, "GeometryError")
-    assert not other.catalogue.is_source(UID)
+    assert other.series.is_source(UID)
+    filled.series.refuse(UID, "GeometryError")
+    assert not other.series.is_source(UID)
     filled.refresh()
-    assert not filled.catalogue.is_source(UID)
+    assert not filled.series.is_source(UID)

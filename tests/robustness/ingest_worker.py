@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import museum
 import pydicom
 
-from cfmri_core.archive.catalogue import record_file
+from cfmri_core.archive.header_cache import record_file
 from cfmri_core.archive.index import index_archive
 from cfmri_core.dicom.peek import KEYWORDS
 from cfmri_core.dicom.read import read_series

@@ -23,9 +23,9 @@ from cfmri_core.errors import CfmriError, RemoteError, RequestError
 from cfmri_core.io.atomic import write_text
 from cfmri_core.io.json_text import json_text
 from cfmri_core.progress import Progress, silent
-from cfmri_server.catalogue import Catalogue
 from cfmri_server.outbox import Outbox
 from cfmri_server.problem import detail_of
+from cfmri_server.series_list import SeriesList
 from cfmri_server.state import StateFolder
 
 logger = logging.getLogger("cfmri.archive")
@@ -37,7 +37,7 @@ REFRESH_S = float(os.environ.get("CFMRI_PACS_REFRESH_S", 60))
 
 
 class Archive:
-    """An archive, its catalogue, the series fetched from it, and the uploads to it.
+    """An archive, the list of its series, the series fetched from it, and the uploads to it.
 
     Args:
         access: Where it is.
@@ -48,7 +48,7 @@ class Archive:
     def __init__(self, access: Access, folder: Path, where: Mapping[str, str]) -> None:
         self.access = access
         self.web = DicomWeb(access)
-        self.catalogue = Catalogue(folder / "catalogue.json")
+        self.series = SeriesList(folder / "series.json")
         self.outbox = Outbox(folder / "outbox", self.web.store)
         self._dicom, self._where = folder / "dicom", where
         self._dicom.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class Archive:
         try:
             self.refresh(progress)
         except RemoteError:
-            if self.catalogue.is_new:
+            if self.series.is_new:
                 raise
         self.outbox.clear()
         for name, work in (("archive-refresh", self._keep_fresh), ("archive-outbox", self._send)):
@@ -85,7 +85,7 @@ class Archive:
         """
         with self._refreshing:
             try:
-                changed = self.catalogue.update(self.web, self._where, progress)
+                changed = self.series.update(self.web, self._where, progress)
             except CfmriError as error:
                 self._error = error
                 raise
@@ -103,7 +103,7 @@ class Archive:
         folder = self._dicom / series_uid
         with FileLock(folder.with_suffix(".lock")):
             if not folder.is_dir():
-                entry = self.catalogue.entries().get(series_uid)
+                entry = self.series.entries().get(series_uid)
                 if entry is None:
                     raise NotThereError("The archive has no such series.", "GET /datastore/?output=all lists them.")
                 self.web.fetch(entry.series, folder, progress)
@@ -120,8 +120,8 @@ class Archive:
 
     def status(self) -> dict[str, Any]:
         """Return the body of ``GET /archive/``."""
-        entries = self.catalogue.entries()
-        sources = self.catalogue.sources()
+        entries = self.series.entries()
+        sources = self.series.sources()
         return {
             "url": str(self.access.origin),
             "listed_at": self._listed_at,

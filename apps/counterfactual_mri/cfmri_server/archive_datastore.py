@@ -54,7 +54,7 @@ class ArchiveDatastore(ContainedDatastore):
     def on_disk(self, image: Path, progress: Progress = silent) -> Path:
         """Return an image's file, fetched and converted if it is still in the archive."""
         image_id = image.name.removesuffix(_EXTENSION)
-        if image.is_file() or not self.archive.catalogue.is_source(image_id):
+        if image.is_file() or not self.archive.series.is_source(image_id):
             return image
         with FileLock(self.archive_lock(image_id)):
             if not image.is_file():
@@ -77,7 +77,7 @@ class ArchiveDatastore(ContainedDatastore):
         tag = str(getattr(label_tag, "value", label_tag))
         self.require_image(image_id)
         require_image_extension(label_filename)
-        if tag == FINAL and self.archive.catalogue.is_source(image_id):
+        if tag == FINAL and self.archive.series.is_source(image_id):
             made_by = AUTOMATIC if "model" in (label_info or {}) else SEMIAUTOMATIC
             self.queue_segmentation(image_id, read_image(Path(label_filename)).volume, made_by)
         return super().save_label(image_id, label_filename, label_tag, label_info)
@@ -104,7 +104,7 @@ class ArchiveDatastore(ContainedDatastore):
             series = read_series(folder)
             write_nifti(image, series.volume, sidecar_of(series.acquisition.parameters))
         except (DicomReadError, GeometryError) as error:
-            self.archive.catalogue.refuse(image_id, type(error).__name__)
+            self.archive.series.refuse(image_id, type(error).__name__)
             message = error.message.replace(f"{folder}/", "").removeprefix(f"{folder}: ")
             raise type(error)(message, error.hint) from None
 
@@ -117,11 +117,11 @@ class ArchiveDatastore(ContainedDatastore):
         self.refresh()
 
     def _is_there(self, image_id: str, file: Path) -> bool:
-        return super()._is_there(image_id, file) or self.archive.catalogue.is_source(image_id)
+        return super()._is_there(image_id, file) or self.archive.series.is_source(image_id)
 
     def _add_non_existing_images(self) -> int:
         added: int = super()._add_non_existing_images()
-        for image_id, entry in self.archive.catalogue.sources().items():
+        for image_id, entry in self.archive.series.sources().items():
             if image_id not in self._datastore.objects:
                 info = {
                     "name": f"{image_id}{_EXTENSION}",

@@ -42,7 +42,7 @@ class Entry:
         return self.is_source and not self.refusal
 
 
-class Catalogue:
+class SeriesList:
     """What is known of the series of an archive.
 
     Args:

@@ -1,7 +1,7 @@
 """What each file of a tree says, kept in SQLite so that a second look reads only what changed.
 
 Kept are paths, identifiers, technical attributes and geometry. Names, dates and descriptions are not; a patient's
-identifier and the time of an acquisition, which are only ever compared, are kept as digests with the catalogue's own
+identifier and the time of an acquisition, which are only ever compared, are kept as digests with the cache's own
 salt. The file is readable by its owner alone.
 """
 
@@ -101,7 +101,7 @@ def record_file(root: Path, path: bytes, size: int, mtime_ns: int, salt: str) ->
     return FileRecord(*place, series, instance, kind, frames, **_usability(found, full))
 
 
-class Catalogue:
+class HeaderCache:
     """The records of one tree.
 
     Args:

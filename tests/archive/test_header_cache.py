@@ -3,7 +3,7 @@ import os
 import museum
 import pytest
 
-from cfmri_core.archive import catalogue
+from cfmri_core.archive import header_cache
 from cfmri_core.archive.index import Reason, index_archive
 from cfmri_core.errors import RequestError, ResourceError
 
@@ -73,7 +73,7 @@ def test_cache_that_is_something_else_is_left_alone(archive, tmp_path):
 def test_file_without_permission_is_unreadable(archive, write, monkeypatch):
     """By a stand-in, because tests may run as root, who may read everything."""
     write("s", 1)
-    monkeypatch.setattr(catalogue, "peek_plain", lambda path: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    monkeypatch.setattr(header_cache, "peek_plain", lambda path: (_ for _ in ()).throw(PermissionError(13, "denied")))
     assert {(entry.reason, entry.refusal) for entry in index_archive(archive, workers=1)} == {
         (Reason.UNREADABLE, "cannot be read (denied)")
     }
