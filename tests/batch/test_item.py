@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from small_archive import batch_of, leftovers, results, write_archive
+from validator import complaints
 
 from cfmri_core.batch.edits_file import read_edits
 from cfmri_core.batch.item import Job, Models, Outcome, Task, device_turn, make_item, pictures_of
@@ -53,6 +54,16 @@ def test_every_kind_of_output(make, out):
     assert written == ["T1w.nii.gz", "desc-a_T1w.nii.gz", "dseg.nii.gz"]
     sizes = {file.name: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     assert outcome.bytes_written == sum(sizes.values()) - sizes["outcome.json"]
+
+
+def test_a_validator_finds_no_error_in_the_dicom_outputs(make, out):
+    outcome, task = make(f"set: {{echo_time_ms: 1.4}}, outputs: [dicom, seg], {QUICK}")
+    assert outcome.state == State.DONE, outcome.reason
+    files = sorted(task.folder(out).rglob("*.dcm"))
+    assert {path.parent.name for path in files} == {"dicom", "seg"}
+    assert {path: complaints(path) for path in files} == {path: [] for path in files}
+    identifiers = [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in files]
+    assert len(set(identifiers)) == len(files)
 
 
 def test_the_nifti_output_is_a_bids_dataset_that_can_be_read(make, out):

@@ -20,6 +20,7 @@ from phantoms import (
     write_series,
 )
 from pydicom.dataset import Dataset
+from validator import complaints
 
 from cfmri_core.dicom.derive import SYNTHETIC_DATA, PixelScale, box_in, write_derived_series
 from cfmri_core.dicom.parser import text_of
@@ -282,18 +283,9 @@ def test_every_orientation_round_trips(tmp_path):
         assert_same_image(VOXELS, affine, result.volume.voxels, result.volume.affine, 0.01)
 
 
-def complaints(path):
-    """Lines of dciodvfy that are errors."""
-    program = shutil.which("dciodvfy")
-    if program is None:
-        pytest.skip("dciodvfy is not installed (apt-get install dicom3tools)")
-    output = subprocess.run([program, path], capture_output=True, text=True, errors="replace")
-    return [line for line in (output.stdout + output.stderr).splitlines() if line.startswith("Error")]
-
-
 def test_validator_knows_of_no_error_but_the_new_tag(source, tmp_path):
     for path in derive(source, tmp_path / "out").glob("*.dcm"):
-        assert [line for line in complaints(path) if "(0x0008,0x001c)" not in line] == []
+        assert complaints(path) == []
 
 
 def test_real_head_reads_alike_elsewhere(real_dicom, tmp_path):

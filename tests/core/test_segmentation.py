@@ -1,11 +1,9 @@
-import shutil
-import subprocess
-
 import highdicom
 import numpy as np
 import pydicom
 import pytest
 from phantoms import LPS, affine_of, assert_same_image, orientations, rotation, write_enhanced, write_series
+from validator import complaints
 
 from cfmri_core.dicom.read import read_series
 from cfmri_core.dicom.segmentation import write_segmentation
@@ -121,10 +119,6 @@ def test_other_grids_and_values_are_refused(tmp_path):
 
 
 def test_validator_finds_no_error(tmp_path):
-    program = shutil.which("dciodvfy")
-    if program is None:
-        pytest.skip("dciodvfy is not installed (apt-get install dicom3tools)")
     source = source_of(tmp_path / "s")
     path = write_segmentation(tmp_path / "out.dcm", source, labels_of(source))
-    output = subprocess.run([program, path], capture_output=True, text=True, errors="replace")
-    assert [line for line in (output.stdout + output.stderr).splitlines() if line.startswith("Error")] == []
+    assert complaints(path) == []
