@@ -10,6 +10,7 @@ from CounterfactualMRILib import results
 from CounterfactualMRILib.acquisition import readAcquisition, whereFrom
 from CounterfactualMRILib.case_section import CaseSection
 from CounterfactualMRILib.controls import ParameterControls
+from CounterfactualMRILib.editing_section import EditingSection
 from CounterfactualMRILib.exchange import ExchangeProblem, gridOfResult
 from CounterfactualMRILib.job_display import JobDisplay
 from CounterfactualMRILib.layout import Comparison, sliceInView
@@ -80,6 +81,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.serverSection = ServerSection(ui, self.logic, self.showAvailability)
         self.case = CaseSection(ui, self.logic, self._start, self.showAvailability)
         self.results = ResultsSection(ui, self.logic, self.comparison, self.onResultSelected, self.wake)
+        self.editing = EditingSection(ui, self.onEdit, self.onCancel, self.showAvailability)
         self.training = TrainingSection(ui, self.logic, lambda: self.parameterNode, self.wake)
         self.reading = ReaderSection(ui, self.comparison, self.onReadingChanged)
         ui.testConnectionButton.connect("clicked(bool)", self.onTestConnection)
@@ -161,6 +163,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         ui.targetsHint.visible = model is None
         self._offerPresets(model.presets if model else ())
         self.case.offer(server)
+        self.editing.offer(server)
         self.training.offer(server)
         requested = json.loads(self.parameterNode.requested)
         self.targets.setValues(requested)
@@ -251,10 +254,23 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
     def onGenerateOrCancel(self, *_):
         """Start the counterfactual, or cancel what is running."""
         if self.display.isBusy:
-            self.display.cancel()
-            self.onTimer()
-            return
-        self._generate({})
+            self.onCancel()
+        else:
+            self._generate({})
+
+    def onCancel(self):
+        """Let go of what is running."""
+        self.display.cancel()
+        self.onTimer()
+
+    def onEdit(self, model, values, region):
+        """Let an editor change the anatomy of the chosen volume."""
+        volume, parameters = self.ui.inputSelector.currentNode(), {**values, "factual": self.factual or None}
+        self._start(
+            lambda: self.logic.edit(model, volume, parameters, region, wait=False),
+            self._onGenerated,
+            self.ui.editingLabel,
+        )
 
     def onPreview(self, *_):
         """Make only the slice that is in view."""
@@ -334,6 +350,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         )
         ui.previewButton.enabled = not (reason or nothing or isBusy)
         self.case.showAvailability(isBusy, reason)
+        self.editing.showAvailability(isBusy, reason)
         self.results.showAvailability()
         self.training.showAvailability()
 

@@ -18,6 +18,13 @@ START_TIMEOUT_S = 400
 
 @contextmanager
 def served(studies: Path, output: Path, models: Path | None = None) -> Iterator[str]:
+    """Serve a folder of studies until the block ends; see `running`. Yields the server's address."""
+    with running(studies, output, models) as (address, _):
+        yield address
+
+
+@contextmanager
+def running(studies: Path, output: Path, models: Path | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
     """Serve a folder of studies until the block ends.
 
     Args:
@@ -26,7 +33,7 @@ def served(studies: Path, output: Path, models: Path | None = None) -> Iterator[
         models: Folder of models; without it the shipped ones.
 
     Yields:
-        The server's address.
+        The server's address, and its process.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -38,7 +45,7 @@ def served(studies: Path, output: Path, models: Path | None = None) -> Iterator[
     address = f"http://127.0.0.1:{port}"
     try:
         _waitUntilHealthy(process, address, output)
-        yield address
+        yield address, process
     finally:
         process.terminate()
         process.wait(20)

@@ -36,7 +36,9 @@ def problemOf(call):
 
 
 def run(server, image, tmp_path, **arguments):
-    return Client(server.address, timeouts=QUICK).run("counterfactual", {"seed": 1}, image, tmp_path, **arguments)
+    return Client(server.address, timeouts=QUICK).run(
+        "counterfactual", {"seed": 1}, {"file": image}, tmp_path, **arguments
+    )
 
 
 @pytest.mark.parametrize(

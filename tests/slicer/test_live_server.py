@@ -21,6 +21,7 @@ from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import ServerProblem
 from CounterfactualMRILib.uncertainty import uncertaintyOf
 from event_loop import until
+from live_server import running
 from measure_event_loop import LIMIT_MS, measured
 from mrml_fixtures import affineOf, makeVolume, oblique, toMatrix
 
@@ -305,3 +306,20 @@ def test_training_shows_progress_and_publishes_and_the_new_model_segments(qapp, 
     assert len(seen) > 2
     assert panel.logic.segment(study).GetSegmentation().GetNumberOfSegments() > 0
     panel.cleanup()
+
+
+def test_a_server_killed_in_the_middle_is_told_and_leaves_the_scene_alone(qapp, live_studies, live_models, tmp_path):
+    with running(live_studies, tmp_path / "output.txt", live_models) as (address, process):
+        logic, (study, _) = CounterfactualMRILogic(address), loadStudy(live_studies)
+        before = slicer.mrmlScene.GetNumberOfNodes()
+        job = logic.generateCounterfactual(study, {"echo_time_ms": 1.3, "steps": 500}, wait=False)
+        deadline = time.monotonic() + 60
+        while (not job.steps or job.message.startswith("Sending")) and time.monotonic() < deadline:
+            logic.poll()
+            time.sleep(0.02)
+        process.kill()
+        with pytest.raises(ServerProblem) as caught:
+            job.wait()
+        assert caught.value.kind in (problems.LOST, problems.UNREACHABLE)
+        assert caught.value.hint
+    assert slicer.mrmlScene.GetNumberOfNodes() == before

@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from CounterfactualMRILib.multipart import UploadBody, readMultipart
@@ -23,17 +24,21 @@ def taken(contentType, body, pieceBytes=7):
 def test_upload_body_is_what_it_says_it_is(tmp_path):
     file = tmp_path / "Jane Doe.nii"
     file.write_bytes(b"\r\n--x" * 50_000)
-    body = UploadBody('{"a": 1}', file, "0123.nii")
+    mask = tmp_path / "Doe.mask.nii.gz"
+    mask.write_bytes(b"mask")
+    body = UploadBody('{"a": 1}', {"file": file, "label": mask})
     content = b"".join(body)
     assert len(content) == len(body)
     parts = taken(body.contentType, content, 4001)
-    assert parts == {"params": b'{"a": 1}', "file": file.read_bytes()}
-    assert b'filename="0123.nii"' in content
+    assert parts == {"params": b'{"a": 1}', "file": file.read_bytes(), "label": b"mask"}
+    assert re.search(rb'name="file"; filename="[0-9a-f]{32}\.nii"', content)
+    assert re.search(rb'name="label"; filename="[0-9a-f]{32}\.nii\.gz"', content)
     assert b"Jane" not in content
+    assert b"Doe" not in content
 
 
 def test_upload_without_file():
-    body = UploadBody("{}", None, "")
+    body = UploadBody("{}", {})
     assert set(taken(body.contentType, b"".join(body))) == {"params"}
 
 
@@ -41,7 +46,7 @@ def test_sent_bytes_are_reported_and_reporting_can_stop_it(tmp_path):
     file = tmp_path / "a"
     file.write_bytes(bytes(300_000))
     sent = []
-    body = UploadBody("{}", file, "a", lambda done, total: sent.append((done, total)))
+    body = UploadBody("{}", {"file": file}, lambda done, total: sent.append((done, total)))
     while body.read(8192):
         pass
     assert sent == sorted(sent)
@@ -51,7 +56,7 @@ def test_sent_bytes_are_reported_and_reporting_can_stop_it(tmp_path):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        UploadBody("{}", file, "a", stop).read()
+        UploadBody("{}", {"file": file}, stop).read()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Report = Callable[..., None]
 IsCancelled = Callable[[], bool]
 
+#: Names of the parts of an upload, as in MONAI Label.
+IMAGE, MASK = "file", "label"
 _PIECE_BYTES = 65536
 
 
@@ -145,7 +147,7 @@ class Client:
         self,
         model: str,
         parameters: Mapping[str, Any],
-        imagePath: Path,
+        files: Mapping[str, Path],
         folder: Path,
         report: Report = reportNothing,
         isCancelled: IsCancelled = lambda: False,
@@ -155,7 +157,8 @@ class Client:
         Args:
             model: Name of the model.
             parameters: What the model is asked for, by the names of its parameter list.
-            imagePath: NIfTI file (.nii). It leaves under a random name.
+            files: NIfTI files by the name of their part: `IMAGE`, and `MASK` where the model asks for a region. They
+                leave under random names.
             folder: Where the result's images are written.
             report: Called with (step, steps, message); steps is 0 while their number is unknown.
             isCancelled: Asked often; when true the server's job is cancelled too.
@@ -164,7 +167,7 @@ class Client:
             Cancelled: ``isCancelled`` became true.
             ServerProblem: Anything else that stopped it.
         """
-        jobId = self.submit(model, parameters, imagePath, report, isCancelled)
+        jobId = self.submit(model, parameters, files, report, isCancelled)
         try:
             self._waitFor(jobId, report, isCancelled)
         except Cancelled:
@@ -173,7 +176,12 @@ class Client:
         return self.result(jobId, folder, report, isCancelled)
 
     def submit(
-        self, model: str, parameters: Mapping[str, Any], imagePath: Path, report: Report, isCancelled: IsCancelled
+        self,
+        model: str,
+        parameters: Mapping[str, Any],
+        files: Mapping[str, Path],
+        report: Report,
+        isCancelled: IsCancelled,
     ) -> str:
         """Start a job and return its id."""
 
@@ -182,8 +190,7 @@ class Client:
                 raise Cancelled
             report(sent, total, f"Sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
 
-        fileName = uuid.uuid4().hex + ".nii"
-        body = UploadBody(json.dumps(dict(parameters)), imagePath, fileName, onSent)
+        body = UploadBody(json.dumps(dict(parameters)), files, onSent)
         headers = {"Content-Type": body.contentType}
         answer = self.ask("POST", f"/jobs/{quote(model)}", self.timeouts.transfer, data=body, headers=headers)
         if not isinstance(answer.get("id"), str):

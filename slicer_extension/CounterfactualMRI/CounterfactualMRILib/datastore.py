@@ -103,8 +103,7 @@ class Datastore:
                 raise Cancelled
             report(sent, total, f"Sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
 
-        name = f"{uuid.uuid4().hex}.nii.gz"
-        body = UploadBody(json.dumps(parameters), file, name, onSent, field)
+        body = UploadBody(json.dumps(parameters), {field: file}, onSent)
         headers = {"Content-Type": body.contentType}
         try:
             self._client.request("PUT", path, self._client.timeouts.transfer, data=body, headers=headers)

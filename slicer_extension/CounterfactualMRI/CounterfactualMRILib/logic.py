@@ -13,14 +13,14 @@ from typing import Any, Callable, Mapping
 
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from CounterfactualMRILib import cases, difference, exchange, nifti, results, segmentation, uncertainty
+from CounterfactualMRILib import cases, difference, exchange, nifti, region, results, segmentation, uncertainty
 from CounterfactualMRILib.acquisition import readAcquisition
-from CounterfactualMRILib.client import Result, mendedAddress
+from CounterfactualMRILib.client import IMAGE, MASK, Result, mendedAddress
 from CounterfactualMRILib.connection import Connection
 from CounterfactualMRILib.datastore import Datastore
 from CounterfactualMRILib.jobs import Job
 from CounterfactualMRILib.parameter_node import CounterfactualMRIParameterNode
-from CounterfactualMRILib.schema import COUNTERFACTUAL, IAP_PREDICTOR, TISSUE_SEGMENTER, Counts, Server
+from CounterfactualMRILib.schema import COUNTERFACTUAL, IAP_PREDICTOR, REGION, TISSUE_SEGMENTER, Counts, Server
 from CounterfactualMRILib.training import Training
 from CounterfactualMRILib.volume_display import displayRange
 
@@ -119,10 +119,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             ServerProblem: The server refused or failed.
         """
         exchange.requireSendable(volumeNode)
-        request = {name: value for name, value in parameters.items() if value is not None}
-        factual = request.pop("factual", None) or readAcquisition(volumeNode)
-        if factual:
-            request["factual"] = dict(factual)
+        request = self._requestOf(volumeNode, parameters)
 
         def finish(answer: _Answer, server: Server):
             image = exchange.resultNode(answer.image, volumeNode)
@@ -132,6 +129,37 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             return node
 
         return self._infer("Generating the counterfactual", COUNTERFACTUAL, volumeNode, request, finish, wait)
+
+    def edit(self, model: str, volumeNode, parameters: Mapping[str, Any], regionNode=None, wait: bool = True):
+        """Change anatomy: insert or remove a lesion, change the share of fibroglandular tissue.
+
+        Args:
+            model: One of the server's editors, see `schema.EDITORS`.
+            volumeNode: The source; it is never changed.
+            parameters: ``mode``, ``fgt_fraction``, ``seed`` ..., by the names of the server's parameter list;
+                ``factual`` as for `generateCounterfactual`.
+            regionNode: Where, for an editor that asks for a region, see `region.regionOf`.
+            wait: See the class.
+
+        Returns:
+            As `generateCounterfactual`.
+
+        Raises:
+            ExchangeProblem: The volume or the region cannot be sent, or the result does not lie on the volume's grid.
+            ServerProblem: The server refused or failed.
+        """
+        exchange.requireSendable(volumeNode)
+        where = None if regionNode is None else region.regionOf(regionNode, volumeNode)
+        request = self._requestOf(volumeNode, parameters)
+        if isinstance(where, list):
+            request[REGION] = where
+
+        def finish(answer: _Answer, server: Server):
+            image = exchange.resultNode(answer.image, volumeNode)
+            return results.insertCounterfactual(image, volumeNode, answer.values, server.version)
+
+        mask = where if isinstance(where, nifti.Image) else None
+        return self._infer("Editing", model, volumeNode, request, finish, wait, mask)
 
     def insertDifference(self, counterfactual, wait: bool = True):
         """Add what a counterfactual changed to the scene; nothing is sent.
@@ -282,6 +310,13 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         """Whether `poll` still has something to wait for."""
         return bool(self._jobs)
 
+    @staticmethod
+    def _requestOf(volumeNode, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is asked for together with how the volume was acquired, as far as that is known."""
+        request = {name: value for name, value in parameters.items() if value is not None}
+        factual = request.pop("factual", None) or readAcquisition(volumeNode)
+        return {**request, "factual": dict(factual)} if factual else request
+
     def _loadCase(self, title: str, choose: Callable[[Datastore], tuple[str | None, str]], wait: bool):
         def work(report: Callable, isCancelled: Callable):
             client = connection.open()
@@ -300,14 +335,26 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         connection, folder = self._connection, exchange.TransferFolder()
         return self._run(Job(title, work, finish, folder.remove), wait)
 
-    def _infer(self, title: str, model: str, volumeNode, request: dict[str, Any], finish: Callable, wait: bool):
+    def _infer(
+        self,
+        title: str,
+        model: str,
+        volumeNode,
+        request: dict[str, Any],
+        finish: Callable,
+        wait: bool,
+        mask: nifti.Image | None = None,
+    ):
         """Send a volume to a model in the background; ``finish(result, server)`` puts the result into the scene."""
 
         def work(report: Callable, isCancelled: Callable) -> _Answer:
             client = connection.openFor(model)
-            path = folder.path / f"{uuid.uuid4().hex}.nii"
-            nifti.write(path, volume)
-            answer = client.run(model, request, path, folder.path, report, isCancelled)
+            files = {}
+            for part, image in {IMAGE: volume, MASK: mask}.items():
+                if image is not None:
+                    files[part] = folder.path / f"{uuid.uuid4().hex}.nii"
+                    nifti.write(files[part], image)
+            answer = client.run(model, request, files, folder.path, report, isCancelled)
             return _Answer.of(answer, isLabels=model == TISSUE_SEGMENTER)
 
         def finishInScene(answer: _Answer):

@@ -9,39 +9,35 @@ import io
 import re
 import uuid
 from pathlib import Path
-from typing import BinaryIO, Callable, Iterable, Iterator
+from typing import BinaryIO, Callable, Iterable, Iterator, Mapping
 
 
 class UploadBody:
-    """The body of one upload: a JSON field ``params`` and optionally a file, read piece by piece.
+    """The body of one upload: a JSON field ``params`` and files, read piece by piece.
+
+    A file is sent under a random name: its own may hold patient data.
 
     Args:
         parameters: Text of the ``params`` field.
-        filePath: File to send, or ``None``.
-        fileName: Name under which it is sent. Give a random one: the real name may hold patient data.
+        files: NIfTI files to send, each by the name of its field.
         onSent: Called with (bytes sent, bytes in all) before each piece; may raise to stop the upload.
-        field: Name of the file's field.
     """
 
     def __init__(
-        self,
-        parameters: str,
-        filePath: Path | None,
-        fileName: str,
-        onSent: Callable[[int, int], None] | None = None,
-        field: str = "file",
+        self, parameters: str, files: Mapping[str, Path], onSent: Callable[[int, int], None] | None = None
     ) -> None:
         boundary = uuid.uuid4().hex
         self.contentType = f"multipart/form-data; boundary={boundary}"
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{parameters}\r\n'
-        if filePath is not None:
-            head += f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{fileName}"\r\n'
-            head += "Content-Type: application/octet-stream\r\n\r\n"
-        self._head = head.encode()
-        self._tail = ("\r\n" if filePath is not None else "").encode() + f"--{boundary}--\r\n".encode()
-        self._filePath = filePath
+        self._parts: list[bytes | Path] = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n\r\n{parameters}\r\n'.encode()
+        ]
+        for field, path in files.items():
+            name = uuid.uuid4().hex + (".nii.gz" if path.suffix == ".gz" else ".nii")
+            head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+            self._parts += [f"{head}Content-Type: application/octet-stream\r\n\r\n".encode(), path, b"\r\n"]
+        self._parts.append(f"--{boundary}--\r\n".encode())
         self._onSent = onSent
-        self._length = len(self._head) + len(self._tail) + (filePath.stat().st_size if filePath is not None else 0)
+        self._length = sum(part.stat().st_size if isinstance(part, Path) else len(part) for part in self._parts)
         self._sent = 0
         self._pieces = self._generate()
         self._rest = b""
@@ -64,11 +60,12 @@ class UploadBody:
         return piece
 
     def _generate(self) -> Iterator[bytes]:
-        yield self._head
-        if self._filePath is not None:
-            with self._filePath.open("rb") as file:
-                yield from iter(lambda: file.read(65536), b"")
-        yield self._tail
+        for part in self._parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            with part.open("rb") as file:
+                yield from iter(lambda file=file: file.read(65536), b"")
 
 
 def readMultipart(contentType: str, pieces: Iterable[bytes], sink: Callable[[str], BinaryIO]) -> None:

@@ -45,7 +45,8 @@ def insertCounterfactual(result, source, evidence: Mapping[str, Any], version: s
         The node in the scene.
     """
     changes = evidence.get("changes") if isinstance(evidence.get("changes"), dict) else {}
-    name = f"{SYNTHETIC} {source.GetName()}{_inWords(changes)}"
+    title = evidence.get("title")  # of a change that no acquisition parameter names
+    name = f"{SYNTHETIC} {source.GetName()}{f' ({title})' if title else _inWords(changes)}"
     result.SetName(slicer.mrmlScene.GetUniqueNameByString(name))
     node = slicer.mrmlScene.AddNode(result)
     _markSynthetic(node, source, evidence, version)

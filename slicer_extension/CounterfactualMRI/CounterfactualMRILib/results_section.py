@@ -134,7 +134,7 @@ class ResultsSection:
     def showAvailability(self) -> None:
         """Enable what can be done with the selection."""
         ui, node = self._ui, self.current()
-        for button in (ui.compareButton, ui.deleteButton, ui.askAgainButton):
+        for button in (ui.compareButton, ui.deleteButton):
             button.enabled = node is not None
         isShown = node is not None and self._comparison.isShown
         ui.differenceButton.enabled = isShown
@@ -143,6 +143,7 @@ class ResultsSection:
             widget.enabled = isShown and self._wantedUncertainty() is None
         ui.compareButton.checked = self._comparison.isShown
         evidence = results.evidenceOf(node) if node is not None else {}
+        ui.askAgainButton.enabled = bool(results.requestedChangesOf(evidence))
         ui.verdictLabel.text = "\n".join(filter(None, (verdict.inWords(evidence), uncertainty.inWords(evidence))))
 
     def _onRow(self) -> None:

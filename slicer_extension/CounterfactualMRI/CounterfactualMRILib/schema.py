@@ -12,7 +12,11 @@ from typing import Any, Mapping
 #: Version of the server's parameter list and job routes that this extension speaks.
 API_VERSION = 1
 COUNTERFACTUAL, IAP_PREDICTOR, TISSUE_SEGMENTER = "counterfactual", "iap_predictor", "tissue_segmenter"
-KINDS = ("number", "integer", "choice", "text", "boolean")
+#: Models that change anatomy instead of acquisition.
+EDITORS = ("lesion_editor", "structure_editor")
+#: Where in the volume; it is drawn in the scene and has no control of its own.
+REGION = "region"
+KINDS = ("number", "integer", "choice", "text", "boolean", REGION)
 
 
 class SchemaError(ValueError):
@@ -103,6 +107,14 @@ class Model:
     def options(self) -> tuple[Parameter, ...]:
         """Return the parameters that say how the work is done."""
         return tuple(parameter for parameter in self.parameters if parameter.role != "target")
+
+    def region(self) -> Parameter | None:
+        """Return the parameter that says where, if the model has one."""
+        return next((parameter for parameter in self.parameters if parameter.kind == REGION), None)
+
+    def adjustable(self) -> tuple[Parameter, ...]:
+        """Return the parameters that controls can be made for."""
+        return tuple(parameter for parameter in self.parameters if parameter.kind != REGION)
 
 
 @dataclass(frozen=True)
