@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -309,7 +310,8 @@ def test_training_shows_progress_and_publishes_and_the_new_model_segments(qapp, 
 
 
 def test_a_server_killed_in_the_middle_is_told_and_leaves_the_scene_alone(qapp, live_studies, live_models, tmp_path):
-    with running(live_studies, tmp_path / "output.txt", live_models) as (address, process):
+    own = shutil.copytree(live_studies, tmp_path / "studies", ignore=shutil.ignore_patterns(".*"))  # one server each
+    with running(own, tmp_path / "output.txt", live_models) as (address, process):
         logic, (study, _) = CounterfactualMRILogic(address), loadStudy(live_studies)
         before = slicer.mrmlScene.GetNumberOfNodes()
         job = logic.generateCounterfactual(study, {"echo_time_ms": 1.3, "steps": 500}, wait=False)
