@@ -40,7 +40,7 @@ def volume():
 @pytest.fixture
 def edited(volume, tmp_path):
     voxels = slicer.util.arrayFromVolume(volume) + 1
-    return multipartAnswer({"title": "lesion inserted", "seed": 0}, niftiBytes(voxels, affineOf(volume), tmp_path))
+    return multipartAnswer({"edit": "lesion inserted", "seed": 0}, niftiBytes(voxels, affineOf(volume), tmp_path))
 
 
 def sentTo(server, model):

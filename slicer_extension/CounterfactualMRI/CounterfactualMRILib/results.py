@@ -45,8 +45,8 @@ def insertCounterfactual(result, source, evidence: Mapping[str, Any], version: s
         The node in the scene.
     """
     changes = evidence.get("changes") if isinstance(evidence.get("changes"), dict) else {}
-    title = evidence.get("title")  # of a change that no acquisition parameter names
-    name = f"{SYNTHETIC} {source.GetName()}{f' ({title})' if title else _inWords(changes)}"
+    words = f" ({evidence['edit']})" if isAnatomical(evidence) else _inWords(changes)
+    name = f"{SYNTHETIC} {source.GetName()}{words}"
     result.SetName(slicer.mrmlScene.GetUniqueNameByString(name))
     node = slicer.mrmlScene.AddNode(result)
     _markSynthetic(node, source, evidence, version)
@@ -124,6 +124,11 @@ def evidenceOf(node) -> dict[str, Any]:
     except ValueError:
         return {}
     return evidence if isinstance(evidence, dict) else {}
+
+
+def isAnatomical(evidence: Mapping[str, Any]) -> bool:
+    """Tell whether a counterfactual changed anatomy, not acquisition: the server says in words what was edited."""
+    return bool(evidence.get("edit"))
 
 
 def requestedChangesOf(evidence: Mapping[str, Any]) -> dict[str, Any]:

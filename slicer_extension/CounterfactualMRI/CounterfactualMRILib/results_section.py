@@ -143,7 +143,7 @@ class ResultsSection:
             widget.enabled = isShown and self._wantedUncertainty() is None
         ui.compareButton.checked = self._comparison.isShown
         evidence = results.evidenceOf(node) if node is not None else {}
-        ui.askAgainButton.enabled = bool(results.requestedChangesOf(evidence))
+        ui.askAgainButton.enabled = node is not None and not results.isAnatomical(evidence)
         ui.verdictLabel.text = "\n".join(filter(None, (verdict.inWords(evidence), uncertainty.inWords(evidence))))
 
     def _onRow(self) -> None:
