@@ -117,8 +117,8 @@ segmentation-study: .venv/.runtime
 # How many labels does active learning save? 85 short trainings: an hour or two on two cores. A study that was stopped goes
 # on; two processes share it by --part 1/2 and --part 2/2 in the last command.
 active-learning-study: .venv/.runtime
-	$(BIN)/cfmri simulate studies/active/pool --subjects 40 --seed 52000 --slab-mm 24
-	$(BIN)/cfmri simulate studies/active/test --subjects 24 --seed 86000 --slab-mm 24 --paired results/active-learning-targets.json
+	$(BIN)/cfmri simulate studies/active/pool --subjects 40 --seed 56000 --slab-mm 24
+	$(BIN)/cfmri simulate studies/active/test --subjects 24 --seed 88000 --slab-mm 24 --paired results/active-learning-targets.json
 	$(BIN)/cfmri active-learning-study studies/active/pool --test studies/active/test --output studies/active/study
 	cp studies/active/study/result.json results/active-learning.json
 	cp studies/active/study/table.md results/active-learning.md

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.active_learning.coverage import acquisition_distance, distances_to_nearest
+from cfmri_core.active_learning.coverage import distances_to_nearest
 from cfmri_core.errors import RequestError
 
 RANDOM, COVERAGE, DISAGREEMENT = "random", "acquisition_coverage", "counterfactual_disagreement"
 STRATEGIES = (RANDOM, COVERAGE, DISAGREEMENT)
-#: Distance from which the label of one case says nothing of another: two of the eight parameters differ.
-_UNLIKE = 0.25
+#: What a case whose acquisition is labelled already still counts, on the scale of `acquisition_distance`: at a hospital
+#: with one scanner and protocol the disagreement alone decides.
+_LEAST_REMOTENESS = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,9 @@ def next_case(strategy: str, unlabelled: Sequence[Case], labelled: Sequence[Case
 
     - ``random``: any.
     - ``acquisition_coverage``: the one whose acquisition lies furthest from those of the labelled cases.
-    - ``counterfactual_disagreement``: the one with the largest disagreement, halved for a case of the same acquisition
-      that was labelled since the segmenter was trained, and so on: that label will teach the next segmenter much of
-      what this one would. (A labelled case whose disagreement is known was unlabelled then.) Cases whose disagreement
-      is not known are not chosen; where no case's is, the choice is by coverage.
+    - ``counterfactual_disagreement``: the same distance, weighted by the rank of the case's disagreement: 1 for the
+      largest, towards 1/2 for the least. Disagreement alone asks for one kind of scanner again and again. Cases whose
+      disagreement is not known are not chosen; where no case's is, the choice is by coverage.
 
     Args:
         strategy: One of `STRATEGIES`.
@@ -97,12 +98,9 @@ def next_cases(
 
 
 def _worth(cases: Sequence[Case], labelled: Sequence[Case]) -> NDArray[np.float64]:
-    """Return the disagreement of each case, shared with the like cases that were labelled since the training."""
-    disagreement = np.array([case.disagreement for case in cases], dtype=np.float64)
-    since = [case.acquisition for case in labelled if case.disagreement is not None]
-    distances = [[acquisition_distance(case.acquisition, other) for other in since] for case in cases]
-    likeness = np.clip(1 - np.array(distances, dtype=np.float64).reshape(len(cases), len(since)) / _UNLIKE, 0, 1)
-    return np.asarray(np.maximum(disagreement, 0) / (1 + likeness.sum(axis=1)))
+    """Return how little each case's acquisition is represented, weighted by how it ranks in disagreement."""
+    ranks = rankdata([case.disagreement for case in cases]) / len(cases)
+    return np.asarray((1 + ranks) / 2 * (_LEAST_REMOTENESS + _remoteness(cases, labelled)))
 
 
 def _remoteness(cases: Sequence[Case], labelled: Sequence[Case]) -> NDArray[np.float64]:

@@ -15,14 +15,19 @@ def test_coverage_chooses_the_least_represented_acquisition():
 
 
 def test_disagreement_chooses_where_the_segmenter_contradicts_itself_most():
-    cases = [Case("a", SIEMENS, 0.1), Case("b", GE, 0.3), Case("unscored", GE)]
+    cases = [Case("a", GE, 0.1), Case("b", GE, 0.3), Case("unscored", GE)]
     choice = next_case(DISAGREEMENT, cases, LABELLED)
     assert (choice.name, choice.strategy) == ("b", DISAGREEMENT)
 
 
+def test_disagreement_does_not_outweigh_a_scanner_that_has_no_label():
+    cases = [Case("familiar", GE, 0.9), Case("unseen", SIEMENS, 0.1)]
+    assert next_case(DISAGREEMENT, cases, LABELLED).name == "unseen"
+
+
 def test_a_batch_does_not_ask_for_the_same_scanner_again_and_again():
     cases = [Case("ge-1", GE, 0.31), Case("ge-2", GE, 0.30), Case("siemens", SIEMENS, 0.2)]
-    assert [choice.name for choice in next_cases(DISAGREEMENT, cases, LABELLED, 2)] == ["ge-1", "siemens"]
+    assert [choice.name for choice in next_cases(DISAGREEMENT, cases, [], 2)] == ["ge-1", "siemens"]
 
 
 def test_without_scores_the_choice_goes_by_coverage_and_says_so():

@@ -1,4 +1,4 @@
-"""The image whose segmentation changes most over its counterfactuals."""
+"""The image of a little represented acquisition whose segmentation changes much over its counterfactuals."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class CounterfactualDisagreement(CaseStrategy):
 
     name = DISAGREEMENT
     summary = (
-        "The image whose segmentation changes most over its counterfactuals; needs POST /scoring/"
-        "counterfactual_disagreement after each training, and goes by acquisition_coverage until then"
+        "Of the images least represented among the labelled ones, one whose segmentation changes much over its "
+        "counterfactuals; needs POST /scoring/counterfactual_disagreement after each training, and goes by "
+        "acquisition_coverage until then"
     )
 
     def __init__(self, scoring: Scoring) -> None:
