@@ -23,6 +23,7 @@ from cfmri_core.cli import (
     evaluation,
     importing,
     inspection,
+    lesion,
     pacs,
     segmentation_study,
     server,
@@ -51,6 +52,7 @@ app.command("simulate")(simulation.simulate)
 app.command("predict-iap")(editing.predict_iap)
 app.command("edit")(editing.edit)
 app.command("segment")(editing.segment)
+app.command("lesion")(lesion.lesion)
 app.add_typer(training.app, name="train")
 app.add_typer(calibration.app, name="calibrate")
 app.command("augment")(augment.augment)

@@ -27,8 +27,8 @@ def simulate(
     paired: Annotated[
         Path | None,
         typer.Option(
-            help='JSON: {"name": {"echo_time_ms": 1.4} or a preset or "same", "other-manufacturer", "duke", '
-            '"decorrelated", "single:echo_time_ms"}; a list, or "duke*3", gives name-1 and so on.'
+            help='JSON: {"name": {"echo_time_ms": 1.4} or a preset or "same", "without-lesions", "other-manufacturer", '
+            '"duke", "decorrelated", "single:echo_time_ms"}; a list, or "duke*3", gives name-1 and so on.'
         ),
     ] = None,
     keep: Annotated[
@@ -40,7 +40,10 @@ def simulate(
     setting: Annotated[
         str, typer.Option(help="Simulator setting: default, or shifted (never used for training).")
     ] = "default",
-    lesions: Annotated[int, typer.Option(help="Masses per subject.")] = 0,
+    lesions: Annotated[int, typer.Option(help="Masses per subject; their mask is lesion.nii.gz.", min=0)] = 0,
+    enhanced: Annotated[
+        bool, typer.Option("--enhanced", help="Scan after a contrast agent was given, so that masses stand out.")
+    ] = False,
     varied: Annotated[
         bool, typer.Option("--varied", help="Draw other builds too: other sizes, one breast, no thorax.")
     ] = False,
@@ -58,7 +61,7 @@ def simulate(
         require_parameter(name)
     plan = StudyPlan(
         changes=changes, protocol=protocol, paired=targets, kept=kept, setting=setting, labels=label_maps(labels),
-        lesions=lesions, slab_mm=slab_mm, varied=varied,
+        lesions=lesions, enhanced=enhanced, slab_mm=slab_mm, varied=varied,
     )  # fmt: skip
     with progress_shown() as progress:
         folders = simulate_dataset(out, subjects, seed, plan, workers=workers or os.cpu_count() or 1, progress=progress)

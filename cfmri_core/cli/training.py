@@ -1,4 +1,4 @@
-"""The commands `train editor`, `train direct-editor`, `train iap-predictor`, `train segmenter`."""
+"""The commands `train editor`, `train segmenter` and so on: one per kind of model."""
 
 from __future__ import annotations
 
@@ -136,6 +136,46 @@ def train_segmenter_command(
         options["counterfactuals"] = counterfactual_plan(editor, population, per_volume, method, seed, cache, device)
     options["augmentation"] = augmentation
     _train(train_segmenter, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+
+
+@app.command("lesion-editor")
+def train_lesion_editor_command(
+    data: Annotated[Path, typer.Argument(help="Studies with lesion masks, e.g. simulated with --lesions.")],
+    output: Output,
+    preset: Preset = "tiny",
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    start_from: StartFrom = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train the editor of lesions, for the methods mededit, repaint and sdedit."""
+    from cfmri_core.training.lesion_editor import train_lesion_editor
+
+    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
+    _train(train_lesion_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+
+
+@app.command("palette-editor")
+def train_palette_editor_command(
+    data: Annotated[Path, typer.Argument(help="Studies with lesion masks, e.g. simulated with --lesions.")],
+    output: Output,
+    preset: Preset = "tiny",
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    start_from: StartFrom = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train the editor of lesions for the method palette, which fills a region at once."""
+    from cfmri_core.training.lesion_editor import train_palette_editor
+
+    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
+    _train(train_palette_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
 
 
 def counterfactual_plan(

@@ -20,6 +20,7 @@ class Study:
         paired: Folders with the same anatomy under other parameters (simulated studies only).
         acquisition: What is known before the scan is read, from a table, a header or a sidecar. Where a
             parameter is known here, it outranks the scan's own header.
+        lesion_path: Mask of the lesions on the scan's grid, NIfTI, if there is one.
         patient_id: Patient, where one can have several studies; empty where `subject_id` is the patient.
     """
 
@@ -29,6 +30,7 @@ class Study:
     paired: dict[str, Path] = field(default_factory=dict)
     acquisition: AcquisitionParameters | None = None
     patient_id: str = ""
+    lesion_path: Path | None = None
 
     @property
     def patient(self) -> str:

@@ -83,9 +83,10 @@ def list_studies(root: Path) -> list[Study]:
 def survey(root: Path) -> Catalogue:
     """List the studies below a folder, and say which are left out and why; no pixel is read.
 
-    Known layouts: what ``cfmri simulate`` writes (``sub-*/dicom`` with ``labels.nii.gz``); a flat folder of
-    ``*.nii.gz`` with BIDS sidecars, labels under ``labels/final`` as MONAI Label keeps them; a BIDS dataset
-    (see `bids`); where there is none of these, Duke-Breast-Cancer-MRI as TCIA hands it out (see `duke`).
+    Known layouts: what ``cfmri simulate`` writes (``sub-*/dicom`` with ``labels.nii.gz`` and ``lesion.nii.gz``); a
+    flat folder of ``*.nii.gz`` with BIDS sidecars, labels under ``labels/final`` as MONAI Label keeps them, lesion
+    masks under ``labels/lesion``; a BIDS dataset (see `bids`); where there is none of these, Duke-Breast-Cancer-MRI as
+    TCIA hands it out (see `duke`).
 
     Raises:
         RequestError: The folder does not exist or holds no usable study, or a table in it is not readable.
@@ -207,11 +208,19 @@ def _kept_slices(slices: NDArray[np.float32]) -> list[int]:
 def _dicom_study(folder: Path) -> Study:
     labels = folder / "labels.nii.gz"
     paired = {path.name: path for path in sorted((folder / "paired").glob("*")) if path.is_dir()}
-    return Study(folder.name, folder / "dicom", labels if labels.exists() else None, paired)
+    lesion = folder / "lesion.nii.gz"
+    return Study(
+        folder.name, folder / "dicom", labels if labels.exists() else None, paired,
+        lesion_path=lesion if lesion.exists() else None,
+    )  # fmt: skip
 
 
 def _nifti_study(path: Path) -> Study:
     labels = path.parent / "labels" / "final" / path.name
     name = path.name.removesuffix(".nii.gz")
     named = _BIDS_SUBJECT.match(name)
-    return Study(name, path, labels if labels.exists() else None, patient_id=named.group(1) if named else "")
+    lesion = path.parent / "labels" / "lesion" / path.name
+    return Study(
+        name, path, labels if labels.exists() else None, patient_id=named.group(1) if named else "",
+        lesion_path=lesion if lesion.exists() else None,
+    )  # fmt: skip

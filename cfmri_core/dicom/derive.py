@@ -29,6 +29,7 @@ from cfmri_core.acquisition import PARAMETER_BY_NAME, AcquisitionParameters
 from cfmri_core.dicom.geometry import LPS_TO_RAS
 from cfmri_core.dicom.headers import MR_IMAGE, decimal_string
 from cfmri_core.dicom.parser import SYNTHETIC_DATA, integer_of, parser_errors, text_of
+from cfmri_core.dicom.pixels import rescale_of
 from cfmri_core.dicom.provenance import (
     Derivation,
     derivation_description,
@@ -100,9 +101,17 @@ class PixelScale:
         low, high = float(voxels.min()), float(voxels.max())
         slope = float(decimal_string((high - low) / 65534)) or 1.0
         intercept = np.floor(low / slope) * slope if low < 0 < high else low
-        dark, bright = np.percentile(voxels, WINDOW_PERCENTILES)
-        window = (dark + bright) / 2, max(bright - dark, slope)
-        return cls(slope, float(decimal_string(float(intercept))), (float(window[0]), float(window[1])))
+        return cls(slope, float(decimal_string(float(intercept))), _window(voxels, slope))
+
+    @classmethod
+    def of_source(cls, source: Series, voxels: NDArray[Any]) -> PixelScale:
+        """Take the source's own scale, so that a voxel that was not changed keeps its stored value.
+
+        Where the source stores negative values, all are moved up by the lowest, and the intercept down.
+        """
+        slope, intercept = rescale_of(source.headers[0])
+        lowest = min(0.0, float(np.rint((source.volume.voxels.astype(np.float64) - intercept) / slope).min()))
+        return cls(slope, intercept + slope * lowest, _window(voxels, abs(slope)))
 
     def store(self, voxels: NDArray[Any]) -> NDArray[np.uint16]:
         """Return the nearest stored values, shape of the voxels."""
@@ -110,8 +119,18 @@ class PixelScale:
         return np.asarray(np.clip(stored, 0, 65535), dtype="<u2")
 
 
+def _window(voxels: NDArray[Any], least_width: float) -> tuple[float, float]:
+    dark, bright = np.percentile(voxels, WINDOW_PERCENTILES)
+    return float(dark + bright) / 2, max(float(bright - dark), least_width)
+
+
 def write_derived_series(
-    folder: Path, source: Series, volume: Volume, requested: AcquisitionParameters, evidence: Mapping[str, Any]
+    folder: Path,
+    source: Series,
+    volume: Volume,
+    requested: AcquisitionParameters,
+    evidence: Mapping[str, Any],
+    scale: PixelScale | None = None,
 ) -> Path:
     """Write a counterfactual of a series as classic single-frame MR images, and the evidence beside them.
 
@@ -124,6 +143,7 @@ def write_derived_series(
         volume: Counterfactual intensities on the source's grid, or on a box of it (a slab).
         requested: Parameters the result is meant to have; see the module's text for where they go.
         evidence: Provenance and quality.
+        scale: From intensities to stored values; ``None`` spreads the volume's range over 16 bits.
 
     Returns:
         The folder.
@@ -137,7 +157,7 @@ def write_derived_series(
     require_empty(folder)
     first = box_in(source.volume, volume)
     derivation = Derivation.of(source.acquisition.parameters, requested, evidence, volume)
-    scale = PixelScale.of(volume.voxels)
+    scale = scale or PixelScale.of(volume.voxels)
     stored = scale.store(volume.voxels)
     with atomic_folder(folder) as partial:
         for k in range(volume.shape[2]):

@@ -82,8 +82,8 @@ class Derivation:
         """Describe a derivation; where the evidence names no model, the voxels themselves identify it."""
         parts: dict[str, Any] = {key: evidence.get(key) for key in _IDENTITY_KEYS}
         parts |= {"requested": requested.as_dict(), "shape": volume.shape, "origin": np.round(volume.affine[:3, 3], 3)}
-        if "quantity" in evidence:  # a map beside the image, of the same edit
-            parts["quantity"] = evidence["quantity"]
+        # A map beside the image, of the same edit; what an edit of anatomy was asked for.
+        parts |= {key: evidence[key] for key in ("quantity", "edit", "region_sha256") if key in evidence}
         if not model_sha256(evidence):
             parts["voxels"] = hashlib.sha256(np.ascontiguousarray(volume.voxels).tobytes()).hexdigest()
         return cls(factual, requested, evidence, json_text(parts, indent=None), datetime.now())
@@ -113,7 +113,9 @@ def series_description(derivation: Derivation) -> str:
     """Return e.g. ``SYNTHETIC CF TE=1.4ms (not for diagnosis)``, at most 64 characters with the caution whole."""
     changes = derivation.requested.differences(derivation.factual)
     items = [_short_change(name, changes[name][0]) for name in _SHORT_NAMES if name in changes]
-    title = "SYNTHETIC CF UNCERTAINTY" if "quantity" in derivation.evidence else "SYNTHETIC CF"
+    evidence = derivation.evidence
+    kind = "uncertainty" if "quantity" in evidence else evidence.get("edit", "")
+    title = f"SYNTHETIC CF {plain_text(kind).upper()}".rstrip()
     room = SERIES_DESCRIPTION_LENGTH - len(f"{title}  {NOT_FOR_DIAGNOSIS}")
     shown = list(items)
     while shown and len(_with_rest(shown, len(items))) > room:
@@ -124,7 +126,8 @@ def series_description(derivation: Derivation) -> str:
 def derivation_description(derivation: Derivation) -> str:
     """Return requested and factual parameters, model and seed as text of at most 1024 characters."""
     changes = derivation.requested.differences(derivation.factual)
-    requested = ", ".join(f"{name}={_value(new)}" for name, (new, _) in changes.items()) or "none changed"
+    requested = ", ".join(f"{name}={_value(new)}" for name, (new, _) in changes.items())
+    requested = requested or plain_text(derivation.evidence.get("edit", "none changed"))
     factual = ", ".join(f"{name}={_value(value)}" for name, value in derivation.factual.known().items())
     evidence = derivation.evidence
     run = ", ".join(

@@ -11,7 +11,7 @@ import numpy as np
 
 from cfmri_core import __version__
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters, AcquisitionRecord
-from cfmri_core.dicom.derive import box_in, require_empty, write_derived_series
+from cfmri_core.dicom.derive import PixelScale, box_in, require_empty, write_derived_series
 from cfmri_core.dicom.parser import SYNTHETIC_DATA
 from cfmri_core.dicom.provenance import Derivation, derivation_description, deterministic_uid
 from cfmri_core.dicom.read import Series, SeriesHeaders, form_grid, read_headers, read_series
@@ -115,6 +115,20 @@ def write_counterfactual(
     write_text(with_ending(output, "_evidence.json"), json_text(evidence))
     write_nifti(output, volume, {**sidecar_of(requested), **_provenance(scan, volume, requested, evidence)})
     return output
+
+
+def write_lesion_edit(output: Path, scan: Scan, volume: Volume, evidence: Mapping[str, Any]) -> Path:
+    """Write a scan whose lesion was edited; what was not changed keeps the source's stored values.
+
+    Args, result, errors: As `write_counterfactual`; the parameters are the source's own.
+    """
+    output = Path(output)
+    factual = scan.acquisition.parameters
+    if is_nifti_path(output):
+        return write_counterfactual(output, scan, volume, factual, evidence)
+    series = _require_series(output, scan)
+    scale = PixelScale.of_source(series, volume.voxels)
+    return write_derived_series(output, series, volume, factual, evidence, scale)
 
 
 def write_labels(output: Path, scan: Scan, labels: Volume) -> Path:

@@ -59,13 +59,12 @@ class Anatomy:
         return np.where(self.breast, np.where(glandular, 2, 1), 0).astype(np.uint8)
 
 
-def generate_anatomy(seed: int, *, slab_mm: float = 60.0, lesions: int = 0) -> Anatomy:
-    """Draw one bilateral anatomy.
+def generate_anatomy(seed: int, *, slab_mm: float = 60.0) -> Anatomy:
+    """Draw one bilateral anatomy, without lesions (see `cfmri_core.simulation.lesions`).
 
     Args:
         seed: The same seed gives the same anatomy.
         slab_mm: Extent along the body.
-        lesions: Number of mass lesions to put into fibroglandular tissue.
     """
     rng = np.random.default_rng((seed, 1))
     columns = rows = round(FIELD_OF_VIEW_MM / FINE_SPACING_MM)
@@ -80,9 +79,7 @@ def generate_anatomy(seed: int, *, slab_mm: float = 60.0, lesions: int = 0) -> A
     share = float(np.clip(rng.beta(2.0, 3.2) * 0.31 + 0.07, *FIBROGLANDULAR_SHARE))
     gland = _paint_glands(tissue, breast, score, share)
     _paint_vessels(rng, tissue, breast)
-    for _ in range(lesions):
-        _paint_lesion(rng, tissue, breast)
-    water = _water_fraction(tissue, np.maximum(gland, (tissue == Tissue.LESION)))
+    water = _water_fraction(tissue, gland)
     texture = np.exp(0.05 * correlated_noise(rng, tissue.shape, 2.5)).astype(np.float32)
     return Anatomy(tissue, water, breast, texture, _affine(tissue.shape))
 
@@ -279,17 +276,6 @@ def _paint_vessels(rng: np.random.Generator, tissue: NDArray[np.uint8], breast: 
             block = (slice(max(i, 0), i + 2), slice(max(j, 0), j + 2), slice(max(k, 0), k + 2))
             where = (tissue[block] == Tissue.FAT) & breast[block]
             tissue[block][where] = Tissue.VESSEL
-
-
-def _paint_lesion(rng: np.random.Generator, tissue: NDArray[np.uint8], breast: NDArray[np.bool_]) -> None:
-    """One irregular ellipsoid of 4 to 12 mm radius centred in glandular tissue."""
-    candidates = np.argwhere(breast & (tissue == Tissue.FIBROGLANDULAR))
-    centre = candidates[rng.integers(len(candidates))]
-    radius = rng.uniform(4, 12, 3) / FINE_SPACING_MM
-    grid = np.ogrid[tuple(slice(0, size) for size in tissue.shape)]
-    distance = sum(((axis - at) / r) ** 2 for axis, at, r in zip(grid, centre, radius, strict=True))
-    shape = distance * np.exp(0.35 * correlated_noise(rng, tissue.shape, 3.0)) < 1
-    tissue[shape & breast] = Tissue.LESION
 
 
 def _water_fraction(tissue: NDArray[np.uint8], gland: FloatArray) -> FloatArray:

@@ -151,6 +151,8 @@ DECORRELATED = "decorrelated"
 SAME = "same"
 OTHER_MANUFACTURER = "other-manufacturer"
 SINGLE = "single:"
+#: The source's own parameters, but the anatomy as it is without its lesions.
+WITHOUT_LESIONS = "without-lesions"
 
 #: What a paired rendering changes: parameters by name, or the name of a target.
 Target = str | Mapping[str, str | float]
@@ -205,14 +207,15 @@ def draw_target(rng: np.random.Generator, source: AcquisitionParameters, target:
         rng: Source of randomness.
         source: Parameters of the source.
         target: Parameters to change; or `SAME`, `OTHER_MANUFACTURER` (from the other manufacturers' cells), `DUKE`
-            (any cell), `DECORRELATED`, ``single:NAME`` (one parameter anew, the others kept), or the name of a preset.
+            (any cell), `DECORRELATED`, ``single:NAME`` (one parameter anew, the others kept), `WITHOUT_LESIONS` (none
+            changed), or the name of a preset.
 
     Raises:
         RequestError: There is no such target.
     """
     if not isinstance(target, str):
         return source.replaced(target)
-    if target == SAME:
+    if target in (SAME, WITHOUT_LESIONS):
         return source
     if target == OTHER_MANUFACTURER:
         others = sorted({cell.manufacturer for cell in CELLS} - {str(source.manufacturer)})
@@ -223,7 +226,7 @@ def draw_target(rng: np.random.Generator, source: AcquisitionParameters, target:
         return source.replaced(_single_change(rng, source, target.removeprefix(SINGLE)))
     if target in PRESETS:
         return PRESETS[target]
-    accepted = ", ".join([SAME, OTHER_MANUFACTURER, DUKE, DECORRELATED, f"{SINGLE}NAME", *PRESETS])
+    accepted = ", ".join([SAME, WITHOUT_LESIONS, OTHER_MANUFACTURER, DUKE, DECORRELATED, f"{SINGLE}NAME", *PRESETS])
     raise RequestError(f"'{target}' is not a paired target.", f"Use parameters or one of: {accepted}.")
 
 

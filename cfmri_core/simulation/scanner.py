@@ -21,9 +21,10 @@ from scipy.ndimage import gaussian_filter1d
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import AcquisitionError
 from cfmri_core.simulation.anatomy import FINE_SPACING_MM, Anatomy, correlated_noise
+from cfmri_core.simulation.contrast_agent import relaxivity_at
 from cfmri_core.simulation.settings import DEFAULT, Setting, Style
 from cfmri_core.simulation.signal import FloatArray, spoiled_gradient_echo, water_fat_signal
-from cfmri_core.simulation.tissues import FAT_PROTON_DENSITY, WaterPool
+from cfmri_core.simulation.tissues import FAT_PROTON_DENSITY, Tissue, WaterPool
 from cfmri_core.volume import Volume
 
 #: In-plane reduction from the fine grid to the reconstructed matrix, and slices of the fine grid per slice.
@@ -47,6 +48,7 @@ class Subject:
         b1_pattern: Transmit pattern, about zero; scaled by field strength.
         receive_pattern: Coil sensitivity pattern, positive, mean 1.
         setting: The simulated world the subject lives in: tissue means, noise, looks of the scanners.
+        agent_mmol_per_l: Contrast agent in water, shape ``(i, j, k)``; ``None`` before it is given.
     """
 
     t1_factor: Mapping[int, float]
@@ -56,6 +58,7 @@ class Subject:
     b1_pattern: FloatArray
     receive_pattern: FloatArray
     setting: Setting = DEFAULT
+    agent_mmol_per_l: FloatArray | None = None
 
 
 def draw_subject(anatomy: Anatomy, seed: int, setting: Setting = DEFAULT) -> Subject:
@@ -147,7 +150,15 @@ def scanned_affine(anatomy: Anatomy) -> NDArray[np.float64]:
 
 def scanned_labels(anatomy: Anatomy) -> Volume:
     """Tissue labels (background 0, fat 1, fibroglandular 2) on the reconstructed grid, by majority."""
-    fine = anatomy.tissue_labels()
+    return _by_majority(anatomy, anatomy.tissue_labels())
+
+
+def scanned_lesions(anatomy: Anatomy) -> Volume:
+    """Mask of the lesions (1) on the reconstructed grid, by majority."""
+    return _by_majority(anatomy, (anatomy.tissue == Tissue.LESION).astype(np.uint8))
+
+
+def _by_majority(anatomy: Anatomy, fine: NDArray[np.uint8]) -> Volume:
     i, j, k = (size // by for size, by in zip(fine.shape, (2, 2, SLICE_REDUCTION), strict=True))
     blocks = fine[: 2 * i, : 2 * j, : SLICE_REDUCTION * k].reshape(i, 2, j, 2, k, SLICE_REDUCTION)
     votes = np.stack([(blocks == value).sum(axis=(1, 3, 5)) for value in range(3)])
@@ -178,7 +189,8 @@ def _complex_signal(
     for kind, pool in subject.setting.water_pools.items():
         where = anatomy.tissue == kind
         if pool.proton_density and where.any():
-            water[where] = _pool_signal(pool, subject.t1_factor[int(kind)], field, flip[where], echo, repetition)
+            t1_ms = _shortened(pool.t1_at(field) * subject.t1_factor[int(kind)], subject, where, field)
+            water[where] = _pool_signal(pool, t1_ms, field, flip[where], echo, repetition)
             density[where] = pool.proton_density
     residual = _residual_fat(subject, style, field)
     fat = spoiled_gradient_echo(
@@ -198,11 +210,19 @@ def _complex_signal(
     )
 
 
+def _shortened(t1_ms: float, subject: Subject, where: NDArray[np.bool_], field: float) -> FloatArray | float:
+    """T1 of the voxels of one tissue with the agent in them: rates add (1/T1 = 1/T1_0 + r1 C)."""
+    if subject.agent_mmol_per_l is None:
+        return t1_ms
+    rate = 1 / t1_ms + relaxivity_at(field) * subject.agent_mmol_per_l[where] / 1000
+    return np.asarray(1 / rate, dtype=np.float32)
+
+
 def _pool_signal(
-    pool: WaterPool, t1_factor: float, field: float, flip: FloatArray, echo: float, repetition: float
+    pool: WaterPool, t1_ms: FloatArray | float, field: float, flip: FloatArray, echo: float, repetition: float
 ) -> FloatArray:
     return spoiled_gradient_echo(
-        pool.t1_at(field) * t1_factor,
+        t1_ms,
         pool.t2_star_at(field),
         flip,
         echo_time_ms=echo,

@@ -17,8 +17,18 @@ from cfmri_core.io.atomic import atomic_folder, write_text
 from cfmri_core.io.nifti import read_nifti, write_nifti
 from cfmri_core.progress import Progress, silent
 from cfmri_core.simulation.anatomy import Anatomy, anatomy_from_labels, generate_anatomy
-from cfmri_core.simulation.protocols import DUKE, SAME, Target, draw_source, draw_target, target_list
-from cfmri_core.simulation.scanner import draw_subject, scanned_labels, scans
+from cfmri_core.simulation.contrast_agent import agent_mmol_per_l
+from cfmri_core.simulation.lesions import with_lesions
+from cfmri_core.simulation.protocols import (
+    DUKE,
+    SAME,
+    WITHOUT_LESIONS,
+    Target,
+    draw_source,
+    draw_target,
+    target_list,
+)
+from cfmri_core.simulation.scanner import Subject, draw_subject, scanned_labels, scanned_lesions, scans
 from cfmri_core.simulation.series import write_series
 from cfmri_core.simulation.settings import DEFAULT, Setting, setting_named
 from cfmri_core.simulation.variety import varied
@@ -28,6 +38,9 @@ DISCLAIMER = (
     "Simulated, not acquired. Physics: two-pool spoiled gradient echo with field, B1, B0, slice averaging, k-space "
     "truncation and Rician noise."
 )
+#: Added where it applies.
+LESIONS_NOTE = "Invented: lesions, the swelling around them."
+AGENT_NOTE = "Contrast agent: its relaxivity is measured, its concentration in each tissue invented."
 #: Each rendering of a subject has noise of its own.
 _NOISE_SEED_STEP = 1_000_003
 
@@ -44,7 +57,9 @@ class StudyPlan:
         kept: Parameters that paired renderings take from the source, whatever their target says.
         labels: NIfTI label maps to use instead of procedural anatomies, see `anatomy_from_labels`; consecutive seeds
             take one after the other, and from the first again.
-        lesions: Mass lesions per subject.
+        lesions: Mass lesions per subject; their mask is written beside the labels, and a pair `WITHOUT_LESIONS`
+            shows the same anatomy without them.
+        enhanced: Whether scans are made after a contrast agent was given, see `cfmri_core.simulation.contrast_agent`.
         slab_mm: Extent along the body.
         varied: Whether drawn anatomies come in other builds too, see `cfmri_core.simulation.variety`.
     """
@@ -56,6 +71,7 @@ class StudyPlan:
     setting: str = DEFAULT.name
     labels: Sequence[Path] = ()
     lesions: int = 0
+    enhanced: bool = False
     slab_mm: float = 60.0
     varied: bool = False
 
@@ -82,7 +98,7 @@ def simulate_dataset(
     if subjects < 1:
         raise RequestError(f"{subjects} subjects asked for.", "Give at least 1.")
     setting = setting_named(plan.setting)
-    description = {**_declared(setting), "protocol": plan.protocol, "seed": seed, "plan": _signature(plan)}
+    description = {**_declared(setting, plan), "protocol": plan.protocol, "seed": seed, "plan": _signature(plan)}
     _require_same_plan(root, description)
     folders = [root / f"sub-{number:04d}" for number in range(1, subjects + 1)]
     todo = [(folder, seed + number) for number, folder in enumerate(folders, 1) if not folder.exists()]
@@ -136,18 +152,26 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     targets = target_list(plan.paired)
     kept = {name: getattr(parameters, name) for name in plan.kept}
     wanted = {name: draw_target(rng, parameters, target).replaced(kept) for name, target in targets.items()}
-    anatomy = _anatomy(seed, plan)
-    subject = draw_subject(anatomy, seed, setting)
-    described = {"fibroglandular_share": round(anatomy.fibroglandular_share, 4), **_declared(setting), "seed": seed}
+    anatomies = _anatomies(seed, plan)
+    anatomy = anatomies[True]
+    subjects = {has_lesions: _subject(one, seed, setting, plan) for has_lesions, one in anatomies.items()}
+    described = {
+        "fibroglandular_share": round(anatomy.fibroglandular_share, 4),
+        **_declared(setting, plan),
+        "seed": seed,
+    }
     with atomic_folder(folder) as partial:
-        noisy, clean = scans(anatomy, subject, parameters, noise_seeds=[seed, None])
+        noisy, clean = scans(anatomy, subjects[True], parameters, noise_seeds=[seed, None])
         write_series(partial / "dicom", noisy, parameters, folder.name, seed)
         write_nifti(partial / "labels.nii.gz", scanned_labels(anatomy), None)
-        if SAME in targets.values():
+        if plan.lesions:
+            write_nifti(partial / "lesion.nii.gz", scanned_lesions(anatomy), None)
+        if {SAME, WITHOUT_LESIONS} & {target for target in targets.values() if isinstance(target, str)}:
             write_nifti(partial / "truth.nii.gz", clean, None)
         for number, (name, pair) in enumerate(wanted.items(), 1):
             noise_seed = seed + number * _NOISE_SEED_STEP
-            noisy, clean = scans(anatomy, subject, pair, noise_seeds=[noise_seed, None])
+            shown = targets[name] != WITHOUT_LESIONS
+            noisy, clean = scans(anatomies[shown], subjects[shown], pair, noise_seeds=[noise_seed, None])
             into = partial / "paired" / name
             into.mkdir(parents=True)
             write_series(into / "dicom", noisy, pair, folder.name, seed, rendering=name)
@@ -157,16 +181,25 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     return folder
 
 
-def _anatomy(seed: int, plan: StudyPlan) -> Anatomy:
+def _anatomies(seed: int, plan: StudyPlan) -> dict[bool, Anatomy]:
+    """The subject's anatomy with (``True``) and without the lesions that the plan adds."""
     if plan.labels:
         labels = read_nifti(plan.labels[seed % len(plan.labels)])
-        return anatomy_from_labels(labels, seed=seed, slab_mm=plan.slab_mm)
-    anatomy = generate_anatomy(seed, slab_mm=plan.slab_mm, lesions=plan.lesions)
-    return varied(anatomy, seed) if plan.varied else anatomy
+        anatomy = anatomy_from_labels(labels, seed=seed, slab_mm=plan.slab_mm)
+    else:
+        anatomy = generate_anatomy(seed, slab_mm=plan.slab_mm)
+        anatomy = varied(anatomy, seed) if plan.varied else anatomy
+    return {False: anatomy, True: with_lesions(anatomy, plan.lesions, seed)}
 
 
-def _declared(setting: Setting) -> dict[str, object]:
-    return {"simulated": True, "note": f"{DISCLAIMER} {setting.declaration}", "setting": setting.name}
+def _subject(anatomy: Anatomy, seed: int, setting: Setting, plan: StudyPlan) -> Subject:
+    subject = draw_subject(anatomy, seed, setting)
+    return dataclasses.replace(subject, agent_mmol_per_l=agent_mmol_per_l(anatomy, seed)) if plan.enhanced else subject
+
+
+def _declared(setting: Setting, plan: StudyPlan) -> dict[str, object]:
+    notes = [DISCLAIMER, setting.declaration, LESIONS_NOTE if plan.lesions else "", AGENT_NOTE if plan.enhanced else ""]
+    return {"simulated": True, "note": " ".join(filter(None, notes)), "setting": setting.name}
 
 
 def _write_description(folder: Path, description: Mapping[str, object]) -> None:

@@ -9,7 +9,7 @@ from cfmri_core.volume import Volume
 
 @pytest.fixture(scope="module")
 def anatomy():
-    return generate_anatomy(3, slab_mm=12, lesions=1)
+    return generate_anatomy(3, slab_mm=12)
 
 
 def test_every_tissue_is_there(anatomy):
@@ -17,7 +17,7 @@ def test_every_tissue_is_there(anatomy):
 
 
 def test_same_seed_same_anatomy(anatomy):
-    again = generate_anatomy(3, slab_mm=12, lesions=1)
+    again = generate_anatomy(3, slab_mm=12)
     assert np.array_equal(again.tissue, anatomy.tissue)
     assert np.array_equal(again.water_fraction, anatomy.water_fraction)
 
