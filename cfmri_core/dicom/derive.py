@@ -96,13 +96,21 @@ class PixelScale:
 
     @classmethod
     def of(cls, voxels: NDArray[Any]) -> PixelScale:
-        """Spread the range of the voxels over 16 bits, with intensity 0 on a stored value where it is in range."""
+        """Spread the range of the voxels over 16 bits, with intensity 0 on a stored value where it is in range.
+
+        Whole numbers that fit are stored as they are: what an edit left alone then keeps the source's very values.
+        """
         low, high = float(voxels.min()), float(voxels.max())
+        if low >= 0 and high <= 65535 and np.array_equal(voxels, np.rint(voxels)):
+            return cls(1.0, 0.0, cls._window_of(voxels, 1.0))
         slope = float(decimal_string((high - low) / 65534)) or 1.0
         intercept = np.floor(low / slope) * slope if low < 0 < high else low
+        return cls(slope, float(decimal_string(float(intercept))), cls._window_of(voxels, slope))
+
+    @staticmethod
+    def _window_of(voxels: NDArray[Any], slope: float) -> tuple[float, float]:
         dark, bright = np.percentile(voxels, WINDOW_PERCENTILES)
-        window = (dark + bright) / 2, max(bright - dark, slope)
-        return cls(slope, float(decimal_string(float(intercept))), (float(window[0]), float(window[1])))
+        return float((dark + bright) / 2), float(max(bright - dark, slope))
 
     def store(self, voxels: NDArray[Any]) -> NDArray[np.uint16]:
         """Return the nearest stored values, shape of the voxels."""

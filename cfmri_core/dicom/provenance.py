@@ -113,6 +113,7 @@ def series_description(derivation: Derivation) -> str:
     """Return e.g. ``SYNTHETIC CF TE=1.4ms (not for diagnosis)``, at most 64 characters with the caution whole."""
     changes = derivation.requested.differences(derivation.factual)
     items = [_short_change(name, changes[name][0]) for name in _SHORT_NAMES if name in changes]
+    items += [f"FGT={100 * share:.1f}%" for share in _asked_share(derivation.evidence)]
     title = "SYNTHETIC CF UNCERTAINTY" if "quantity" in derivation.evidence else "SYNTHETIC CF"
     room = SERIES_DESCRIPTION_LENGTH - len(f"{title}  {NOT_FOR_DIAGNOSIS}")
     shown = list(items)
@@ -124,7 +125,9 @@ def series_description(derivation: Derivation) -> str:
 def derivation_description(derivation: Derivation) -> str:
     """Return requested and factual parameters, model and seed as text of at most 1024 characters."""
     changes = derivation.requested.differences(derivation.factual)
-    requested = ", ".join(f"{name}={_value(new)}" for name, (new, _) in changes.items()) or "none changed"
+    asked = [f"{name}={_value(new)}" for name, (new, _) in changes.items()]
+    asked += [f"fibroglandular share={share:.4f}" for share in _asked_share(derivation.evidence)]
+    requested = ", ".join(asked) or "none changed"
     factual = ", ".join(f"{name}={_value(value)}" for name, value in derivation.factual.known().items())
     evidence = derivation.evidence
     run = ", ".join(
@@ -180,6 +183,12 @@ def code_item(value: str, scheme: str, meaning: str) -> Dataset:
 def plain_text(text: str) -> str:
     """Return text every character set can hold; a backslash would split a DICOM value into two."""
     return text.replace("\\", "/").encode("ascii", "replace").decode("ascii")
+
+
+def _asked_share(evidence: Mapping[str, Any]) -> list[float]:
+    """Return the fibroglandular share that a structure counterfactual was to have, if it is one."""
+    structure = evidence.get("structure")
+    return [float(structure["share_asked"])] if isinstance(structure, Mapping) else []
 
 
 def _short_change(name: str, value: object) -> str:

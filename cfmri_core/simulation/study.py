@@ -17,7 +17,7 @@ from cfmri_core.io.atomic import atomic_folder, write_text
 from cfmri_core.io.nifti import read_nifti, write_nifti
 from cfmri_core.progress import Progress, silent
 from cfmri_core.simulation.anatomy import Anatomy, anatomy_from_labels, generate_anatomy
-from cfmri_core.simulation.protocols import DUKE, SAME, Target, draw_source, draw_target, target_list
+from cfmri_core.simulation.protocols import DUKE, SAME, Target, draw_source, draw_target, share_change, target_list
 from cfmri_core.simulation.scanner import draw_subject, scanned_labels, scans
 from cfmri_core.simulation.series import write_series
 from cfmri_core.simulation.settings import DEFAULT, Setting, setting_named
@@ -124,7 +124,8 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     """Simulate one subject into ``folder``: DICOM series, labels, ``study.json`` and paired renderings.
 
     Each paired rendering is a folder with a noisy series, the noise-free truth and its own ``study.json``. With a
-    pair `SAME`, the noise-free rendering of the source stands beside its series as well, as ``truth.nii.gz``.
+    pair `SAME`, the noise-free rendering of the source stands beside its series as well, as ``truth.nii.gz``. A pair
+    ``share:CHANGE`` is the same subject with grown or shrunk glands, and has labels of its own.
 
     Returns:
         The folder.
@@ -147,9 +148,13 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
             write_nifti(partial / "truth.nii.gz", clean, None)
         for number, (name, pair) in enumerate(wanted.items(), 1):
             noise_seed = seed + number * _NOISE_SEED_STEP
-            noisy, clean = scans(anatomy, subject, pair, noise_seeds=[noise_seed, None])
+            change = share_change(targets[name])
+            shown = _anatomy(seed, plan, change) if change else anatomy
+            noisy, clean = scans(shown, subject, pair, noise_seeds=[noise_seed, None])
             into = partial / "paired" / name
             into.mkdir(parents=True)
+            if change:
+                write_nifti(into / "labels.nii.gz", scanned_labels(shown), None)
             write_series(into / "dicom", noisy, pair, folder.name, seed, rendering=name)
             write_nifti(into / "truth.nii.gz", clean, None)
             _write_description(into, {**described, "target": targets[name], "parameters": pair.as_dict()})
@@ -157,11 +162,13 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     return folder
 
 
-def _anatomy(seed: int, plan: StudyPlan) -> Anatomy:
+def _anatomy(seed: int, plan: StudyPlan, change: float = 0.0) -> Anatomy:
+    if plan.labels and change:
+        raise RequestError("The share of a given label map is not changed.", "Leave out the pair, or --labels.")
     if plan.labels:
         labels = read_nifti(plan.labels[seed % len(plan.labels)])
         return anatomy_from_labels(labels, seed=seed, slab_mm=plan.slab_mm)
-    anatomy = generate_anatomy(seed, slab_mm=plan.slab_mm, lesions=plan.lesions)
+    anatomy = generate_anatomy(seed, slab_mm=plan.slab_mm, lesions=plan.lesions, share_change=change)
     return varied(anatomy, seed) if plan.varied else anatomy
 
 
