@@ -29,14 +29,14 @@ from cfmri_core.progress import Progress, silent
 
 GUIDANCE = "guidance"
 #: Which denoiser a method runs, the default first. ``guidance`` needs no fine-tuning: the segmenter's gradient leads
-#: the untuned denoiser. The untuned denoiser alone (`BASE`) does not reach what is asked for; it is there to be compared.
+#: the untuned denoiser. That alone (`BASE`) does not reach what is asked for; it is there to be compared.
 METHODS: Mapping[str, str] = {SEG_CFT: SEG_CFT, REG_CFT: REG_CFT, GUIDANCE: BASE, BASE: BASE}
 #: What users are offered.
 STRUCTURE_METHODS = (SEG_CFT, REG_CFT, GUIDANCE)
 #: Schedule index that slices are taken to, and steps back: few, because fine-tuning goes through them.
-DEPTH, STEPS = 600, 4
+DEPTH, STEPS = 600, 3
 #: Steps of `GUIDANCE`, and by how much one of them moves the estimate of the clean slice, on the network's scale.
-GUIDED_STEPS, GUIDED_STEP_SIZE = 16, 0.12
+GUIDED_STEPS, GUIDED_STEP_SIZE = 16, 0.3
 #: Area added to both sides of a ratio of areas, in pixels: a slice without fibroglandular tissue has no ratio.
 LEAST_AREA_PIXELS = 4.0
 

@@ -52,15 +52,19 @@ class TunedDenoiser(nn.Module):
 class Target(Protocol):
     """A frozen judge of edits."""
 
-    def error(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> Tensor:
-        """Return reached over asked as a logarithm, shape ``(slices,)``."""
+    def judged(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge slices by what they became.
 
-    def side_effect(self, images: Tensor, edited: Tensor) -> Tensor:
-        """Return how far other structures changed, a scalar; 0 where the judge knows none."""
+        Returns:
+            Reached over asked as a logarithm, shape ``(slices,)``; and how far other structures changed, a scalar that
+            is 0 where the judge knows none.
+        """
 
 
 class SegmenterTarget:
-    """Judges by areas: the fibroglandular one is to be as asked, all others as they were.
+    """Judges by areas: the fibroglandular one is to be as asked, that of the whole breast as it was.
+
+    What is neither is the complement of the breast.
 
     Attributes:
         editor: Whose segmenter it is.
@@ -69,20 +73,14 @@ class SegmenterTarget:
     def __init__(self, editor: StructureEditor) -> None:
         self.editor = editor
 
-    def error(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> Tensor:  # noqa: ARG002
-        """Compare the soft area inside the breast with the wanted one."""
-        area, _ = areas(self.editor.probabilities(edited), breasts.breast)
-        return ratio_error(area, breasts, ratio)
-
-    def side_effect(self, images: Tensor, edited: Tensor) -> Tensor:
-        """Return the squared relative change of the area of the whole breast; what is not breast is its complement."""
+    def judged(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare soft areas: inside the breast with the wanted one, of the breast with its own before."""
         with torch.no_grad():
-            before = self._breast_area(images)
-        return (((self._breast_area(edited) - before) / before.clamp(min=1)) ** 2).mean()
-
-    def _breast_area(self, images: Tensor) -> Tensor:
-        probabilities = self.editor.probabilities(images)
-        return (probabilities[:, FAT] + probabilities[:, FIBROGLANDULAR]).sum((1, 2))
+            before = _breast_area(self.editor.probabilities(images))
+        found = self.editor.probabilities(edited)
+        area, _ = areas(found, breasts.breast)
+        side_effect = (((_breast_area(found) - before) / before.clamp(min=1)) ** 2).mean()
+        return ratio_error(area, breasts, ratio), side_effect
 
 
 class RegressorTarget:
@@ -95,16 +93,16 @@ class RegressorTarget:
     def __init__(self, regressor: ShareRegressor) -> None:
         self.regressor = regressor.eval().requires_grad_(False)
 
-    def error(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> Tensor:  # noqa: ARG002
+    def judged(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Compare the change of what is read with the one that was asked for."""
         with torch.no_grad():
-            before = self.regressor(images)
+            before: Tensor = self.regressor(images)
         after: Tensor = self.regressor(edited)
-        return after - before - torch.log(ratio)
+        return after - before - torch.log(ratio), edited.new_zeros(())
 
-    def side_effect(self, images: Tensor, edited: Tensor) -> Tensor:  # noqa: ARG002
-        """A regressor knows no other structures."""
-        return edited.new_zeros(())
+
+def _breast_area(probabilities: Tensor) -> Tensor:
+    return (probabilities[:, FAT] + probabilities[:, FIBROGLANDULAR]).sum((1, 2))
 
 
 class CounterfactualLoss:
@@ -152,8 +150,7 @@ class CounterfactualLoss:
         """Loss of given slices ``(batch, 1, size, size)`` and ratios ``(batch,)``, without the constraint."""
         images, breasts, ratio = images.to(self.editor.device), breasts.to(self.editor.device), ratio.to(images)
         change = counterfactual_change(self.editor, denoiser, images, breasts, encoded, ratio, noise)
-        error = self.target.error(images, images + change, breasts, ratio)
-        side_effect = self.target.side_effect(images, images + change)
+        error, side_effect = self.target.judged(images, images + change, breasts, ratio)
         size = (change.abs().sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
         # Huber: a slice with hardly any fibroglandular tissue must not outweigh the others.
         return nn.functional.huber_loss(error, torch.zeros_like(error), delta=0.3) * 10 + (
@@ -177,7 +174,7 @@ class CounterfactualLoss:
 class CounterfactualValidation:
     """Mean absolute logarithm of reached over asked on held-back subjects, at fixed ratios; lower is better."""
 
-    def __init__(self, editor: StructureEditor, target: Target, slices: BreastSlices, count: int = 32) -> None:
+    def __init__(self, editor: StructureEditor, target: Target, slices: BreastSlices, count: int = 24) -> None:
         self.editor, self.target = editor, target
         generator = torch.Generator().manual_seed(7)
         chosen = torch.randint(len(slices.slices.images), (count,), generator=generator)
@@ -197,7 +194,8 @@ class CounterfactualValidation:
             change = counterfactual_change(
                 self.editor, network.denoiser, images, breasts, self.encoded, ratio, self.noise
             )
-            return float(self.target.error(images, images + change, breasts, ratio).abs().mean())
+            error, _ = self.target.judged(images, images + change, breasts, ratio)
+            return float(error.abs().mean())
 
 
 def counterfactual_change(

@@ -37,7 +37,7 @@ from cfmri_core.training.structure_counterfactuals import (
 from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoisingLoss, StructureDenoisingValidation
 
 #: Part of a training: its share of the asked iterations, see `train_structure_editor`.
-_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.25, "regressor": 0.25, REG_CFT: 0.12}
+_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.15, "regressor": 0.15, REG_CFT: 0.06}
 #: Peak learning rates of a new denoiser and of its fine-tuning.
 BASE_RATE, TUNING_RATE = 8e-4, 2e-4
 
@@ -56,13 +56,18 @@ class _Run:
     resume: bool
     progress: Progress
 
-    def steps(self, part: str) -> int:
-        return max(1, round(self.iterations * _SHARES[part]))
+    def told(self, part: str) -> Progress:
+        return _part_of_whole(part, self.iterations, self.progress)
 
     def schedule(self, part: str, learning_rate: float, validate_every: int) -> Schedule:
-        steps = self.steps(part)
+        steps = _steps(part, self.iterations)
+        decay = 0.999 if part == BASE else 0.98
         return Schedule(
-            iterations=steps, learning_rate=learning_rate, validate_every=min(validate_every, steps), seed=self.seed
+            iterations=steps,
+            learning_rate=learning_rate,
+            average_decay=decay,
+            validate_every=min(validate_every, steps),
+            seed=self.seed,
         )
 
 
@@ -71,7 +76,7 @@ def train_structure_editor(
     output: Path,
     *,
     preset: str = "tiny",
-    iterations: int = 3_000,
+    iterations: int = 1_600,
     batch_size: int = 8,
     validation_share: float = 0.08,
     seed: int = 0,
@@ -97,7 +102,7 @@ def train_structure_editor(
             fine-tuning is done anew.
         resume: Go on from the checkpoints in ``output``.
         device: Torch device.
-        progress: Progress and cancel; each part counts anew.
+        progress: Progress and cancel; steps count over all parts.
 
     Returns:
         The model folder, ``output/model``.
@@ -142,10 +147,14 @@ def _new_editor(
     if segmenter is None:
         segmenter = train_segmenter(
             studies, output / "segmenter", augmentation=RANDOMISED, seed=seed, resume=resume, device=device,
-            iterations=max(1, round(iterations * _SHARES["segmenter"])), progress=progress,
+            iterations=_steps("segmenter", iterations), progress=_part_of_whole("segmenter", iterations, progress),
         )  # fmt: skip
     judge = Segmenter.load(locate_model("segmenter", segmenter), device)
     return StructureEditor.create(preset, ConditionSpec.from_parameters(slices.parameters), judge)
+
+
+def _steps(part: str, iterations: int) -> int:
+    return max(1, round(iterations * _SHARES[part]))
 
 
 def _train_base(run: _Run) -> float:
@@ -157,7 +166,7 @@ def _train_base(run: _Run) -> float:
         run.output / BASE,
         run.schedule(BASE, BASE_RATE, 200),
         resume=run.resume,
-        progress=_named(BASE, run.progress),
+        progress=run.told(BASE),
     )
 
 
@@ -170,7 +179,7 @@ def _fine_tune(run: _Run, name: str) -> float:
         schedule = run.schedule("regressor", 1e-3, 100)
         regressor = train_share_regressor(
             run.training, run.validation, run.output / "regressor", schedule, run.resume,
-            _named("regressor", run.progress),
+            run.told("regressor"),
         )  # fmt: skip
         target = RegressorTarget(regressor)
     base = copy.deepcopy(editor.denoiser(BASE)).eval().requires_grad_(False)
@@ -181,22 +190,30 @@ def _fine_tune(run: _Run, name: str) -> float:
         CounterfactualLoss(editor, base, target, denoising, run.training, run.batch_size),
         CounterfactualValidation(editor, target, run.validation),
         run.output / name,
-        run.schedule(name, TUNING_RATE, 100),
+        run.schedule(name, TUNING_RATE, 60),
         resume=run.resume,
-        progress=_named(name, run.progress),
+        progress=run.told(name),
     )
     editor.denoiser(name).load_state_dict(tuned.denoiser.state_dict())
     return score
 
 
-def _named(part: str, progress: Progress) -> Progress:
-    """Tell which part of the training is meant; numbers that the message carries stay."""
+def _part_of_whole(part: str, iterations: int, progress: Progress) -> Progress:
+    """Tell how far the whole training is while a part of it reports; numbers that the message carries stay."""
+    lengths = {name: _steps(name, iterations) for name in _SHARES}
+    before = sum(lengths[name] for name in list(_SHARES)[: list(_SHARES).index(part)])
 
     def report(step: int, total: int, message: str) -> None:
-        told = f"{part}: {message}"
-        if isinstance(message, TrainingStep):
-            told = TrainingStep(told, loss=message.loss, best_score=message.best_score, kept_step=message.kept_step)
-        progress(step, total, told)
+        if not isinstance(message, TrainingStep):
+            progress(step, total, message)
+            return
+        told = TrainingStep(
+            f"{part}: {message}",
+            loss=message.loss,
+            best_score=message.best_score,
+            kept_step=before + message.kept_step,
+        )
+        progress(before + step, sum(lengths.values()), told)
 
     return report
 

@@ -237,6 +237,13 @@ def test_pixel_scale_keeps_float_precision(voxels):
         assert abs(restored[voxels == 0]).max(initial=0) < 1e-6 * np.ptp(voxels)
 
 
+def test_whole_numbers_are_stored_as_they_are():
+    voxels = np.array([0.0, 3.0, 65000.0])
+    scale = PixelScale.of(voxels)
+    assert (scale.slope, scale.intercept) == (1, 0)
+    assert scale.store(voxels).tolist() == [0, 3, 65000]
+
+
 def simple_itk_volume(folder):
     sitk = pytest.importorskip("SimpleITK")
     reader = sitk.ImageSeriesReader()
