@@ -1,4 +1,4 @@
-"""The MONAI Label application: three models as inference and training tasks.
+"""The MONAI Label application: models as inference and training tasks.
 
 Served by ``cfmri serve STUDIES``. MONAI Label finds the class by its direct base, `MONAILabelApp`.
 """
@@ -19,7 +19,7 @@ from lib.activelearning.acquisition_coverage import AcquisitionCoverage
 from lib.activelearning.case_strategy import CaseStrategy
 from lib.activelearning.counterfactual_disagreement import CounterfactualDisagreement
 from lib.activelearning.random import Random
-from lib.configs import CONFIGS
+from lib.configs import CONFIGS, ONLY_WITH_WEIGHTS
 from lib.configs.model_config import ModelConfig
 from lib.infers.volume_task import VolumeTask
 from lib.scoring.counterfactual_disagreement import CounterfactualDisagreement as CounterfactualDisagreementScoring
@@ -34,7 +34,7 @@ from cfmri_core.errors import RequestError
 
 
 class CounterfactualMriApp(MONAILabelApp):
-    """Predict acquisition parameters, make counterfactual images, segment tissue, and retrain all three."""
+    """Predict acquisition parameters, make counterfactual images, segment tissue, and retrain what does it."""
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         quiet_libraries()
@@ -115,7 +115,8 @@ class CounterfactualMriApp(MONAILabelApp):
 
 def _chosen(conf: Mapping[str, str], models: ServedModels) -> dict[str, ModelConfig]:
     asked = conf.get("models", "all")
-    names = list(CONFIGS) if asked == "all" else [name.strip() for name in asked.split(",")]
+    offered = [name for name in CONFIGS if name not in ONLY_WITH_WEIGHTS or models.store.has(ONLY_WITH_WEIGHTS[name])]
+    names = offered if asked == "all" else [name.strip() for name in asked.split(",")]
     for name in names:
         if name not in CONFIGS:
             raise RequestError(f"There is no model '{name}'.", f"Use all, or some of: {', '.join(CONFIGS)}.")

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from cfmri_core.evaluation.suite import Suite, SuiteResult
 
 
-SUITES = ("edit", "iap", "segmentation", "trust")
-_LATER = ("lesion", "structure")
+SUITES = ("edit", "iap", "segmentation", "structure", "trust")
+_LATER = ("lesion",)
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="Folder of studies; for suite edit simulated with --paired.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of studies; for suites edit and structure simulated with --paired.")
+    ],
     suite: Annotated[str, typer.Option(help=f"One of: {', '.join(SUITES)}.")],
     json: Annotated[Path, typer.Option(help="Result file. Interrupted, the same command goes on from OUT.partial.")],
     report: Annotated[Path | None, typer.Option(help="HTML report with pictures.")] = None,
@@ -76,6 +78,8 @@ def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) 
 
     if name in _LATER:
         raise RequestError(f"Suite '{name}' is not in this version.", f"Use one of: {', '.join(SUITES)}.")
+    if name == "structure":
+        return _structure_suite(model, options["seed"], device)
     if name == "trust":
         return _trust_suite(model, options, device)
     kinds = {"edit": "editor", "iap": "iap_predictor", "segmentation": "segmenter"}
@@ -93,6 +97,15 @@ def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) 
     from cfmri_core.models.segmenter import Segmenter
 
     return SegmentationSuite(Segmenter.load(folder, device))
+
+
+def _structure_suite(model: Path | None, seed: int, device: str) -> Suite:
+    from cfmri_core.evaluation.structure_suite import StructureSuite, scoring_segmenter
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.models.structure_editor import StructureEditor
+
+    editor = StructureEditor.load(locate_model("structure_editor", model), device)
+    return StructureSuite(editor, scoring_segmenter(device), seed=seed)
 
 
 def _trust_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:

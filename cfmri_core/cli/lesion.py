@@ -36,7 +36,7 @@ def lesion(
     json: Annotated[bool, typer.Option("--json", help="Print the evidence as JSON only.")] = False,
 ) -> None:
     """Insert a lesion into a scan or remove one; outside of the region every stored value stays."""
-    from cfmri_core.io.scan import read_scan, write_lesion_edit
+    from cfmri_core.io.scan import read_scan, write_anatomy_edit
     from cfmri_core.pipeline.lesion_editing import edit_lesion
     from cfmri_core.pipeline.lesion_method import LesionRequest, load_lesion_editor
     from cfmri_core.pipeline.lesion_region import breast_mask
@@ -53,7 +53,7 @@ def lesion(
         result = edit_lesion(
             scan.volume, scan.acquisition.parameters, asked, request, editor, breast, progress=progress
         )
-    written = write_lesion_edit(output, scan, result.volume, result.evidence)
+    written = write_anatomy_edit(output, scan, result.volume, result.evidence)
     for warning in result.evidence["warnings"]:
         warn(warning)
     emit(result.evidence, json, _summary(result, written))

@@ -29,6 +29,7 @@ from cfmri_core.cli import (
     server,
     simulation,
     stress_test,
+    structure,
     training,
 )
 from cfmri_core.errors import Cancelled, CfmriError, ResourceError
@@ -53,6 +54,7 @@ app.command("predict-iap")(editing.predict_iap)
 app.command("edit")(editing.edit)
 app.command("segment")(editing.segment)
 app.command("lesion")(lesion.lesion)
+app.command("structure")(structure.structure)
 app.add_typer(training.app, name="train")
 app.add_typer(calibration.app, name="calibrate")
 app.command("augment")(augment.augment)

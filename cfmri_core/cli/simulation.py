@@ -28,7 +28,7 @@ def simulate(
         Path | None,
         typer.Option(
             help='JSON: {"name": {"echo_time_ms": 1.4} or a preset or "same", "without-lesions", "other-manufacturer", '
-            '"duke", "decorrelated", "single:echo_time_ms"}; a list, or "duke*3", gives name-1 and so on.'
+            '"duke", "decorrelated", "single:echo_time_ms", "share:+0.2"}; a list, or "duke*3", gives name-1 and so on.'
         ),
     ] = None,
     keep: Annotated[

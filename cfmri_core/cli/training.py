@@ -18,7 +18,7 @@ app = typer.Typer(help="Train a model on a folder of studies.", no_args_is_help=
 Data = Annotated[Path, typer.Argument(help="Folder of studies, e.g. what 'cfmri simulate' wrote.")]
 Output = Annotated[Path, typer.Option(help="Folder that receives model, checkpoint and TensorBoard events.")]
 Preset = Annotated[str, typer.Option(help="Size of a new network: tiny or paper.")]
-PredictorPreset = Annotated[
+JudgePreset = Annotated[
     str, typer.Option(help="Size of a new network: tiny, paper, or scoring (another architecture, for evaluations).")
 ]
 Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; the model's own default if absent.", min=1)]
@@ -86,7 +86,7 @@ def train_direct_editor_command(
 def train_iap_predictor_command(
     data: Data,
     output: Output,
-    preset: PredictorPreset = "tiny",
+    preset: JudgePreset = "tiny",
     iterations: Iterations = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
@@ -106,7 +106,7 @@ def train_iap_predictor_command(
 def train_segmenter_command(
     data: Data,
     output: Output,
-    preset: Preset = "tiny",
+    preset: JudgePreset = "tiny",
     iterations: Iterations = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
@@ -176,6 +176,32 @@ def train_palette_editor_command(
 
     options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
     _train(train_palette_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+
+
+@app.command("structure-editor")
+def train_structure_editor_command(
+    data: Data,
+    output: Output,
+    preset: Preset = "tiny",
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    start_from: StartFrom = None,
+    segmenter: Annotated[
+        Path | None,
+        typer.Option(help="Segmenter to read breast and share with; if absent one is trained on the labels in DATA."),
+    ] = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train the structure editor: a diffusion model that knows the share, then its counterfactual fine-tuning."""
+    from cfmri_core.training.structure_editor import train_structure_editor
+
+    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from, segmenter=segmenter)
+    _train(
+        train_structure_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options
+    )
 
 
 def counterfactual_plan(

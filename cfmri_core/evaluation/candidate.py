@@ -13,14 +13,16 @@ import torch
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.studies import Study, load_slices, read_labels
-from cfmri_core.errors import RequestError
+from cfmri_core.errors import GeometryError, RequestError
 from cfmri_core.evaluation.segmentation_suite import tissue_dice
 from cfmri_core.io.scan import read_scan
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.models.structure_editor import StructureEditor
 from cfmri_core.pipeline.prediction import predict_acquisition
 from cfmri_core.pipeline.segmentation import segment_volume
+from cfmri_core.pipeline.structure import StructureRequest, edit_structure
 from cfmri_core.progress import Progress, silent
 
 #: How much worse than the model in use a candidate may score, as a share of that score.
@@ -95,10 +97,11 @@ def compare(
 
     A segmenter by its mean Dice of fat and fibroglandular tissue; a predictor by the probability it gives to each true
     category and the relative error of each quantity (1 is perfect); an editor by the squared error of the noise it
-    predicts, at fixed noise levels.
+    predicts, at fixed noise levels; a structure editor by the relative error of the share that one edit reaches, as
+    its own segmenter sees it.
 
     Args:
-        kind: ``segmenter``, ``iap_predictor`` or ``editor``.
+        kind: ``segmenter``, ``iap_predictor``, ``editor`` or ``structure_editor``.
         candidate: Model folder.
         current: Model folder, or ``None`` where there is no model yet.
         studies: Held-back studies; those of a segmenter have labels.
@@ -176,6 +179,20 @@ def _editor_score(editor: Editor, study: Study) -> float:
     return float(np.mean(errors))
 
 
+def _structure_score(editor: StructureEditor, study: Study) -> float:
+    """Relative error of the share, up and down, without correcting: what the denoiser was tuned for."""
+    scan = read_scan(study.scan_path)
+    errors = []
+    for delta in (-0.2, 0.2):
+        request = StructureRequest(delta=delta, rounds=1)
+        try:
+            edited = edit_structure(scan.volume, scan.acquisition.parameters, request, editor)
+        except GeometryError:
+            return math.nan  # no breast is found in it
+        errors.append(abs(float(edited.evidence["structure"]["relative_error"])))
+    return float(np.mean(errors))
+
+
 def _editors_differ(candidate: Editor, current: Editor) -> str:
     if (candidate.image_size, candidate.normalisation) == (current.image_size, current.normalisation):
         return ""
@@ -200,4 +217,5 @@ _MEASURES: Mapping[str, _Measure] = {
     "segmenter": _Measure("Dice", True, Segmenter.load, _segmenter_score),
     "iap_predictor": _Measure("score", True, IapPredictor.load, _predictor_score),
     "editor": _Measure("error of the predicted noise", False, Editor.load, _editor_score, _editors_differ),
+    "structure_editor": _Measure("error of the share", False, StructureEditor.load, _structure_score),
 }

@@ -130,6 +130,13 @@ def _plain(title: str, note: str) -> Callable[[Sequence[ResultFile]], str]:
     return section
 
 
+def _structure(files: Sequence[ResultFile]) -> str:
+    lines = ["## More or less fibroglandular tissue (Seg-CFT, Reg-CFT and their baselines)", ""]
+    for file in files:
+        lines += [f"n = {file.patients} patients.", "", *file.own_tables()]
+    return "\n".join(lines)
+
+
 #: Section by suite, in the order of the page.
 _SECTIONS: Mapping[str, Callable[[Sequence[ResultFile]], str]] = {
     "edit": edit_section,
@@ -144,6 +151,7 @@ _SECTIONS: Mapping[str, Callable[[Sequence[ResultFile]], str]] = {
         "Active learning: labels saved",
         "A segmenter is trained anew at each number of labelled cases that a strategy chose.",
     ),
+    "structure": _structure,
     "segmentation": _plain("The shipped segmenter", "Dice with the true labels."),
 }
 

@@ -117,8 +117,8 @@ def write_counterfactual(
     return output
 
 
-def write_lesion_edit(output: Path, scan: Scan, volume: Volume, evidence: Mapping[str, Any]) -> Path:
-    """Write a scan whose lesion was edited; what was not changed keeps the source's stored values.
+def write_anatomy_edit(output: Path, scan: Scan, volume: Volume, evidence: Mapping[str, Any]) -> Path:
+    """Write a scan whose anatomy was edited; what was not changed keeps the source's stored values.
 
     Args, result, errors: As `write_counterfactual`; the parameters are the source's own.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
-from monai.networks.nets import UNet
+from monai.networks.nets import SegResNet, UNet
 from torch import Tensor, nn
 
 from cfmri_core.models.network_model import NetworkModel, preset_of
@@ -18,6 +18,9 @@ from cfmri_core.models.precision import autocast
 
 #: Names of the classes, by label value.
 LABELS = ("background", "fat", "fibroglandular tissue")
+#: The paper's U-Net of residual units; and a deep residual encoder with a light decoder (Myronenko, BrainLes 2018).
+RESIDUAL_UNET, RESIDUAL_ENCODER = "residual-unet", "residual-encoder"
+ARCHITECTURES = (RESIDUAL_UNET, RESIDUAL_ENCODER)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class SegmenterConfig:
         normalisation: Intensity scale inside the network.
         axes: Layout of the slices it was trained on, see `cfmri_core.models.orientation`.
         keeps_aspect: Whether those slices were padded to a square; if not, they were stretched.
+        architecture: One of `ARCHITECTURES`.
     """
 
     preset: str
@@ -42,9 +46,12 @@ class SegmenterConfig:
     normalisation: Normalisation = field(default_factory=Normalisation)
     axes: str = "PL"
     keeps_aspect: bool = True
+    architecture: str = RESIDUAL_UNET
 
     def __post_init__(self) -> None:
         check_axes(self.axes)
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture is '{self.architecture}', not one of {ARCHITECTURES}.")
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -57,9 +64,12 @@ class SegmenterConfig:
         return cls(**{**values, "channels": tuple(values["channels"]), "normalisation": normalisation})
 
 
+#: `scoring` judges edits in evaluations only: another architecture, other patients, so that an edit that pleases the
+#: segmenter it was tuned against does not please this one for the same reason.
 PRESETS: Mapping[str, SegmenterConfig] = {
     "paper": SegmenterConfig("paper", 224, (32, 64, 128, 256, 512, 512), "BATCH"),
     "tiny": SegmenterConfig("tiny", 96, (16, 32, 64, 128), "INSTANCE"),
+    "scoring": SegmenterConfig("scoring", 128, (12, 24, 48, 96), "GROUP", architecture=RESIDUAL_ENCODER),
 }
 
 
@@ -115,6 +125,17 @@ class Segmenter(NetworkModel):
 
 
 def _build(config: SegmenterConfig) -> nn.Module:
+    if config.architecture == RESIDUAL_ENCODER:
+        encoder: nn.Module = SegResNet(
+            spatial_dims=2,
+            init_filters=config.channels[0],
+            in_channels=1,
+            out_channels=len(LABELS),
+            norm=(config.norm, {"num_groups": 4}),
+            blocks_down=(1, 2, 2, 2),
+            blocks_up=(1, 1, 1),
+        )
+        return encoder
     norm = ("INSTANCE", {"affine": True}) if config.norm == "INSTANCE" else config.norm
     network: nn.Module = UNet(
         spatial_dims=2,

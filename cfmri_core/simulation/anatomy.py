@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
-from cfmri_core.errors import GeometryError
+from cfmri_core.errors import GeometryError, RequestError
 from cfmri_core.simulation.tissues import WATER_POOLS, Tissue
 from cfmri_core.volume import Volume
 
@@ -59,12 +59,17 @@ class Anatomy:
         return np.where(self.breast, np.where(glandular, 2, 1), 0).astype(np.uint8)
 
 
-def generate_anatomy(seed: int, *, slab_mm: float = 60.0) -> Anatomy:
+def generate_anatomy(seed: int, *, slab_mm: float = 60.0, share_change: float = 0.0) -> Anatomy:
     """Draw one bilateral anatomy, without lesions (see `cfmri_core.simulation.lesions`).
 
     Args:
         seed: The same seed gives the same anatomy.
         slab_mm: Extent along the body.
+        share_change: Relative change of the share labelled as fibroglandular (vessels count, and stay as they are): the
+            same anatomy, its glands grown or shrunk along their own score. 0.2 is 20 % more.
+
+    Raises:
+        RequestError: The glands cannot be changed by that much.
     """
     rng = np.random.default_rng((seed, 1))
     columns = rows = round(FIELD_OF_VIEW_MM / FINE_SPACING_MM)
@@ -79,6 +84,8 @@ def generate_anatomy(seed: int, *, slab_mm: float = 60.0) -> Anatomy:
     share = float(np.clip(rng.beta(2.0, 3.2) * 0.31 + 0.07, *FIBROGLANDULAR_SHARE))
     gland = _paint_glands(tissue, breast, score, share)
     _paint_vessels(rng, tissue, breast)
+    if share_change:
+        gland = _repaint_glands(tissue, breast, score, share_change)
     water = _water_fraction(tissue, gland)
     texture = np.exp(0.05 * correlated_noise(rng, tissue.shape, 2.5)).astype(np.float32)
     return Anatomy(tissue, water, breast, texture, _affine(tissue.shape))
@@ -261,6 +268,20 @@ def _paint_glands(tissue: NDArray[np.uint8], breast: NDArray[np.bool_], score: F
     membership = np.where(breast, 1 / (1 + np.exp(-np.clip((score - threshold) / 0.12, -30, 30))), 0)
     tissue[breast & (score > threshold)] = Tissue.FIBROGLANDULAR
     return membership.astype(np.float32)
+
+
+def _repaint_glands(
+    tissue: NDArray[np.uint8], breast: NDArray[np.bool_], score: FloatArray, share_change: float
+) -> FloatArray:
+    """Paint more or fewer glands, so that the labelled share changes by a factor; vessels stay."""
+    fixed = breast & (tissue == Tissue.VESSEL)
+    free = breast & ~fixed
+    labelled = int((tissue[breast] == Tissue.FIBROGLANDULAR).sum()) + int(fixed.sum())
+    share = (labelled * (1 + share_change) - int(fixed.sum())) / int(free.sum())
+    if not 0 < share < 1:
+        raise RequestError(f"The glands cannot be changed by {share_change:+.0%}.", "Ask for less.")
+    tissue[free] = Tissue.FAT
+    return _paint_glands(tissue, free, score, share)
 
 
 def _paint_vessels(rng: np.random.Generator, tissue: NDArray[np.uint8], breast: NDArray[np.bool_]) -> None:

@@ -8,6 +8,7 @@ only the vendor shows itself on the decorrelated draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -153,6 +154,8 @@ OTHER_MANUFACTURER = "other-manufacturer"
 SINGLE = "single:"
 #: The source's own parameters, but the anatomy as it is without its lesions.
 WITHOUT_LESIONS = "without-lesions"
+#: What a target that changes the anatomy, not the protocol, begins with.
+SHARE = "share:"
 
 #: What a paired rendering changes: parameters by name, or the name of a target.
 Target = str | Mapping[str, str | float]
@@ -207,15 +210,15 @@ def draw_target(rng: np.random.Generator, source: AcquisitionParameters, target:
         rng: Source of randomness.
         source: Parameters of the source.
         target: Parameters to change; or `SAME`, `OTHER_MANUFACTURER` (from the other manufacturers' cells), `DUKE`
-            (any cell), `DECORRELATED`, ``single:NAME`` (one parameter anew, the others kept), `WITHOUT_LESIONS` (none
-            changed), or the name of a preset.
+            (any cell), `DECORRELATED`, ``single:NAME`` (one parameter anew, the others kept), the name of a preset; or,
+            under the same parameters, another anatomy: `WITHOUT_LESIONS`, or ``share:CHANGE`` (see `share_change`).
 
     Raises:
         RequestError: There is no such target.
     """
     if not isinstance(target, str):
         return source.replaced(target)
-    if target in (SAME, WITHOUT_LESIONS):
+    if target in (SAME, WITHOUT_LESIONS) or target.startswith(SHARE):
         return source
     if target == OTHER_MANUFACTURER:
         others = sorted({cell.manufacturer for cell in CELLS} - {str(source.manufacturer)})
@@ -226,8 +229,26 @@ def draw_target(rng: np.random.Generator, source: AcquisitionParameters, target:
         return source.replaced(_single_change(rng, source, target.removeprefix(SINGLE)))
     if target in PRESETS:
         return PRESETS[target]
-    accepted = ", ".join([SAME, WITHOUT_LESIONS, OTHER_MANUFACTURER, DUKE, DECORRELATED, f"{SINGLE}NAME", *PRESETS])
+    anatomical = [WITHOUT_LESIONS, f"{SHARE}CHANGE"]
+    accepted = ", ".join([SAME, OTHER_MANUFACTURER, DUKE, DECORRELATED, f"{SINGLE}NAME", *anatomical, *PRESETS])
     raise RequestError(f"'{target}' is not a paired target.", f"Use parameters or one of: {accepted}.")
+
+
+def share_change(target: Target) -> float:
+    """Return the relative change of the fibroglandular share that a target asks for: 0.2 for ``share:+0.2``, else 0.
+
+    Raises:
+        RequestError: It is not a number from -0.9 to 2.
+    """
+    if not isinstance(target, str) or not target.startswith(SHARE):
+        return 0.0
+    try:
+        change = float(target.removeprefix(SHARE))
+    except ValueError:
+        change = math.nan
+    if not -0.9 <= change <= 2:
+        raise RequestError(f"'{target}' is not a change of the share.", f"Give {SHARE}-0.9 to {SHARE}2.")
+    return change
 
 
 def target_list(paired: Mapping[str, Target | Sequence[Target]]) -> dict[str, Target]:

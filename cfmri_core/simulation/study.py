@@ -26,6 +26,7 @@ from cfmri_core.simulation.protocols import (
     Target,
     draw_source,
     draw_target,
+    share_change,
     target_list,
 )
 from cfmri_core.simulation.scanner import Subject, draw_subject, scanned_labels, scanned_lesions, scans
@@ -140,7 +141,8 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     """Simulate one subject into ``folder``: DICOM series, labels, ``study.json`` and paired renderings.
 
     Each paired rendering is a folder with a noisy series, the noise-free truth and its own ``study.json``. With a
-    pair `SAME`, the noise-free rendering of the source stands beside its series as well, as ``truth.nii.gz``.
+    pair `SAME`, the noise-free rendering of the source stands beside its series as well, as ``truth.nii.gz``. A pair
+    ``share:CHANGE`` is the same subject with grown or shrunk glands, and has labels of its own.
 
     Returns:
         The folder.
@@ -152,16 +154,15 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     targets = target_list(plan.paired)
     kept = {name: getattr(parameters, name) for name in plan.kept}
     wanted = {name: draw_target(rng, parameters, target).replaced(kept) for name, target in targets.items()}
-    anatomies = _anatomies(seed, plan)
-    anatomy = anatomies[True]
-    subjects = {has_lesions: _subject(one, seed, setting, plan) for has_lesions, one in anatomies.items()}
+    anatomy = _anatomy(seed, plan)
+    subject = _subject(anatomy, seed, setting, plan)
     described = {
         "fibroglandular_share": round(anatomy.fibroglandular_share, 4),
         **_declared(setting, plan),
         "seed": seed,
     }
     with atomic_folder(folder) as partial:
-        noisy, clean = scans(anatomy, subjects[True], parameters, noise_seeds=[seed, None])
+        noisy, clean = scans(anatomy, subject, parameters, noise_seeds=[seed, None])
         write_series(partial / "dicom", noisy, parameters, folder.name, seed)
         write_nifti(partial / "labels.nii.gz", scanned_labels(anatomy), None)
         if plan.lesions:
@@ -170,10 +171,14 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
             write_nifti(partial / "truth.nii.gz", clean, None)
         for number, (name, pair) in enumerate(wanted.items(), 1):
             noise_seed = seed + number * _NOISE_SEED_STEP
-            shown = targets[name] != WITHOUT_LESIONS
-            noisy, clean = scans(anatomies[shown], subjects[shown], pair, noise_seeds=[noise_seed, None])
+            is_same = targets[name] != WITHOUT_LESIONS and not share_change(targets[name])
+            shown = anatomy if is_same else _anatomy(seed, plan, targets[name])
+            seen = subject if is_same else _subject(shown, seed, setting, plan)
+            noisy, clean = scans(shown, seen, pair, noise_seeds=[noise_seed, None])
             into = partial / "paired" / name
             into.mkdir(parents=True)
+            if not is_same:
+                write_nifti(into / "labels.nii.gz", scanned_labels(shown), None)
             write_series(into / "dicom", noisy, pair, folder.name, seed, rendering=name)
             write_nifti(into / "truth.nii.gz", clean, None)
             _write_description(into, {**described, "target": targets[name], "parameters": pair.as_dict()})
@@ -181,15 +186,18 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     return folder
 
 
-def _anatomies(seed: int, plan: StudyPlan) -> dict[bool, Anatomy]:
-    """The subject's anatomy with (``True``) and without the lesions that the plan adds."""
+def _anatomy(seed: int, plan: StudyPlan, target: Target = SAME) -> Anatomy:
+    """The subject's anatomy as a rendering shows it: with the lesions of the plan, unless it leaves them out."""
+    change = share_change(target)
+    if plan.labels and change:
+        raise RequestError("The share of a given label map is not changed.", "Leave out the pair, or --labels.")
     if plan.labels:
         labels = read_nifti(plan.labels[seed % len(plan.labels)])
         anatomy = anatomy_from_labels(labels, seed=seed, slab_mm=plan.slab_mm)
     else:
-        anatomy = generate_anatomy(seed, slab_mm=plan.slab_mm)
+        anatomy = generate_anatomy(seed, slab_mm=plan.slab_mm, share_change=change)
         anatomy = varied(anatomy, seed) if plan.varied else anatomy
-    return {False: anatomy, True: with_lesions(anatomy, plan.lesions, seed)}
+    return anatomy if target == WITHOUT_LESIONS else with_lesions(anatomy, plan.lesions, seed)
 
 
 def _subject(anatomy: Anatomy, seed: int, setting: Setting, plan: StudyPlan) -> Subject:

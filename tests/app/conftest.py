@@ -57,10 +57,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One untrained tiny model of each kind: enough for every question about the protocol."""
     import torch
 
+    import cfmri_core
     from cfmri_core.models.conditioning import ConditionSpec
     from cfmri_core.models.editor import Editor
     from cfmri_core.models.iap_predictor import IapPredictor
     from cfmri_core.models.segmenter import Segmenter
+    from cfmri_core.models.structure_editor import StructureEditor
     from cfmri_core.simulation.protocols import PRESETS
 
     torch.manual_seed(0)
@@ -69,6 +71,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Editor.create("tiny", spec).save(root / "editor", "Untrained, for tests.")
     IapPredictor.create("tiny", spec).save(root / "iap_predictor", "Untrained, for tests.")
     Segmenter.create("tiny").save(root / "segmenter", "Untrained, for tests.")
+    finds_breasts = Segmenter.load(Path(cfmri_core.__file__).parent / "weights" / "segmenter")
+    StructureEditor.create("tiny", spec, finds_breasts).save(root / "structure_editor", "Untrained, for tests.")
     return root
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cfmri_core.errors import GeometryError
+from cfmri_core.errors import GeometryError, RequestError
 from cfmri_core.simulation.anatomy import FIBROGLANDULAR_SHARE, anatomy_from_labels, generate_anatomy
 from cfmri_core.simulation.tissues import Tissue
 from cfmri_core.volume import Volume
@@ -74,3 +74,20 @@ def test_unknown_label_values_are_refused():
 def test_a_map_without_gland_is_refused():
     with pytest.raises(GeometryError, match="no fibroglandular"):
         anatomy_from_labels(Volume(np.full((4, 4, 4), 6, np.uint8), np.eye(4)))
+
+
+@pytest.mark.parametrize("change", [-0.4, 0.2])
+def test_another_share_of_the_same_anatomy(anatomy, change):
+    other = generate_anatomy(3, slab_mm=12, lesions=1, share_change=change)
+    before, after = ((one.tissue_labels() == 2).sum() for one in (anatomy, other))
+    assert after == pytest.approx((1 + change) * before, rel=0.005)
+    assert np.array_equal(other.breast, anatomy.breast)
+    assert np.array_equal(other.texture, anatomy.texture)
+    moved = other.tissue != anatomy.tissue
+    assert set(np.unique(anatomy.tissue[moved])) <= {Tissue.FAT, Tissue.FIBROGLANDULAR}
+    assert (other.tissue[moved] == (Tissue.FIBROGLANDULAR if change > 0 else Tissue.FAT)).all()
+
+
+def test_glands_cannot_grow_beyond_the_breast():
+    with pytest.raises(RequestError, match="cannot be changed"):
+        generate_anatomy(3, slab_mm=6, share_change=30.0)

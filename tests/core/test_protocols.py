@@ -11,6 +11,7 @@ from cfmri_core.simulation.protocols import (
     draw_protocol,
     draw_source,
     draw_target,
+    share_change,
     target_list,
 )
 
@@ -125,3 +126,16 @@ def test_repetitions_and_lists_are_numbered():
 def test_wrong_repetitions_are_refused(paired):
     with pytest.raises(RequestError):
         target_list(paired)
+
+
+def test_a_share_is_changed_and_not_the_protocol():
+    source = draw_protocol(np.random.default_rng(1))
+    assert draw_target(np.random.default_rng(2), source, "share:+0.2") == source
+    assert share_change("share:+0.2") == 0.2
+    assert share_change("same") == 0
+
+
+@pytest.mark.parametrize("target", ["share:", "share:more", "share:-1", "share:nan"])
+def test_impossible_shares_are_refused(target):
+    with pytest.raises(RequestError, match="not a change of the share"):
+        share_change(target)

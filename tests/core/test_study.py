@@ -173,3 +173,14 @@ def test_another_setting_is_declared_and_looks_otherwise(root, tmp_path):
 def test_an_unknown_setting_is_refused(tmp_path):
     with pytest.raises(RequestError, match="'other' is not a simulator setting"):
         simulate_study(tmp_path / "s", 1, StudyPlan(setting="other", slab_mm=6))
+
+
+def test_a_changed_share_is_the_same_subject_under_the_same_protocol(tmp_path):
+    (folder,) = simulate_dataset(tmp_path, 1, 77, StudyPlan(paired={"more": "share:0.2"}, slab_mm=6))
+    own, changed = (json.loads((one / "study.json").read_text()) for one in (folder, folder / "paired" / "more"))
+    assert changed["parameters"] == own["parameters"]
+    assert changed["target"] == "share:0.2"
+    before, after = (
+        (read_nifti(one / "labels.nii.gz").voxels == 2).sum() for one in (folder, folder / "paired" / "more")
+    )
+    assert after == pytest.approx(1.2 * before, rel=0.03)

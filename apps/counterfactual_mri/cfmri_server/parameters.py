@@ -8,7 +8,10 @@ from typing import Any
 
 from cfmri_core.acquisition import PARAMETERS, Parameter
 from cfmri_core.models.conditioning import ConditionSpec
+from cfmri_core.models.structure_editor import GREATEST_SHARE, LEAST_SHARE
 from cfmri_core.pipeline.method import METHODS, SOURCE_NOISE
+from cfmri_core.pipeline.structure import LARGEST_DECREASE, LARGEST_INCREASE
+from cfmri_core.pipeline.structure_images import STRUCTURE_METHODS
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.request_schema import (
     MAX_COUNTERFACTUALS,
@@ -133,6 +136,20 @@ def edit_options(default_method: str) -> list[PublishedParameter]:
                            help="Also map how far each voxel may lie from the truth: half-widths of 90 % intervals"),
     ]  # fmt: skip
 
+
+STRUCTURE_OPTIONS: tuple[PublishedParameter, ...] = (
+    PublishedParameter(name="fgt_fraction", label="Fibroglandular share", type="number", minimum=LEAST_SHARE,
+                       maximum=GREATEST_SHARE, support=(0.05, 0.5),
+                       help="Wanted share of the breast volume; leave it empty where the change is given"),
+    PublishedParameter(name="delta", label="Relative change", type="number", minimum=LARGEST_DECREASE,
+                       maximum=LARGEST_INCREASE, support=(LARGEST_DECREASE, 0.4),
+                       help="Wanted relative change of the share instead: 0.2 is 20 % more"),
+    PublishedParameter(name="method", label="Method", type="choice", choices=STRUCTURE_METHODS,
+                       default=STRUCTURE_METHODS[0],
+                       help="seg-cft is fine-tuned against a segmenter, reg-cft (a baseline) against a regressor; "
+                            "guidance is not fine-tuned and slower"),
+    _SEED,
+)  # fmt: skip
 
 TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
     PublishedParameter(name="epochs", label="Epochs", type="integer", minimum=1, maximum=MAX_EPOCHS,

@@ -14,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
+from cfmri_core.models.structure_editor import GREATEST_SHARE, LEAST_SHARE
 from cfmri_core.pipeline.method import METHODS
+from cfmri_core.pipeline.structure import LARGEST_DECREASE, LARGEST_INCREASE
+from cfmri_core.pipeline.structure_images import STRUCTURE_METHODS
 from cfmri_core.simulation.population import DUKE_NAME, OTHER_MANUFACTURER, published_manufacturers
 from cfmri_core.training.augmentation import AUGMENTATIONS, COUNTERFACTUAL
 from cfmri_server.problem import FieldError
@@ -149,6 +152,42 @@ class CounterfactualParams(InferParams):
             raise FieldError("slices holds no slice.", "In A:B, B is the first slice left out.", field="slices",
                              value=self.slices, accepted="K or A:B with A < B")  # fmt: skip
         return start, stop
+
+
+class StructureParams(InferParams):
+    """What `structure_editor` accepts: exactly one of share and change.
+
+    Attributes:
+        fgt_fraction: Wanted fibroglandular share of the breast.
+        delta: Wanted relative change of the share.
+        method: One of `STRUCTURE_METHODS`.
+        seed: Same seed, same result.
+    """
+
+    fgt_fraction: float | None = Field(default=None, ge=LEAST_SHARE, le=GREATEST_SHARE, allow_inf_nan=False)
+    delta: float | None = Field(default=None, ge=LARGEST_DECREASE, le=LARGEST_INCREASE, allow_inf_nan=False)
+    method: str = STRUCTURE_METHODS[0]
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        if value not in STRUCTURE_METHODS:
+            accepted = ", ".join(STRUCTURE_METHODS)
+            raise FieldError("There is no such method.", f"Use one of: {accepted}.", field="method", value=value,
+                             accepted=accepted)  # fmt: skip
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> StructureParams:
+        if (self.fgt_fraction is None) == (self.delta is None):
+            both = self.delta is not None
+            raise FieldError(
+                "Both fgt_fraction and delta are given." if both else "Neither fgt_fraction nor delta is given.",
+                "Give exactly one of them.", field="fgt_fraction", value=self.fgt_fraction,
+                accepted="a share, or nothing where delta is given",
+            )  # fmt: skip
+        return self
 
 
 class TrainParams(RequestParams):

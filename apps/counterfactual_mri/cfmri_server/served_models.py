@@ -6,6 +6,7 @@ from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.models.structure_editor import StructureEditor
 from cfmri_core.pipeline.method import DEFAULT_METHOD, METHODS, WITHOUT_PAIRS
 from cfmri_server.model_store import LoadedModel, ModelStore
 from cfmri_server.state import StateFolder
@@ -24,6 +25,9 @@ class ServedModels:
         self.editor: LoadedModel[Editor] = LoadedModel(self.store, "editor", Editor.load)
         self.direct_editor: LoadedModel[DirectEditor] = LoadedModel(self.store, "direct_editor", DirectEditor.load)
         self.iap_predictor: LoadedModel[IapPredictor] = LoadedModel(self.store, "iap_predictor", IapPredictor.load)
+        self.structure_editor: LoadedModel[StructureEditor] = LoadedModel(
+            self.store, "structure_editor", StructureEditor.load
+        )
         self.segmenter: LoadedModel[Segmenter] = LoadedModel(self.store, "segmenter", Segmenter.load)
 
     def default_method(self) -> str:

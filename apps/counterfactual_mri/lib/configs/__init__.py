@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lib.configs.counterfactual import CounterfactualConfig
 from lib.configs.iap_predictor import IapPredictorConfig
+from lib.configs.structure_editor import StructureEditorConfig
 from lib.configs.tissue_segmenter import TissueSegmenterConfig
 
 #: Every model of the app by the name it has in ``GET /info/``.
@@ -11,4 +12,7 @@ CONFIGS = {
     "iap_predictor": IapPredictorConfig,
     "counterfactual": CounterfactualConfig,
     "tissue_segmenter": TissueSegmenterConfig,
+    "structure_editor": StructureEditorConfig,
 }
+#: Models that are offered only while there are weights for them, with the kind of model that they need.
+ONLY_WITH_WEIGHTS = {"structure_editor": "structure_editor"}

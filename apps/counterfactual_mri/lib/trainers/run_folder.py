@@ -41,7 +41,7 @@ class RunFolder:
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is something to go on from."""
-        return (self.path / _CHECKPOINT).is_file()
+        return any(self._checkpoints())
 
     def begin(self, identity: Mapping[str, Any], *, resume: bool = True) -> bool:
         """Make the folder ready for a training.
@@ -66,13 +66,15 @@ class RunFolder:
 
     def drop_checkpoint(self) -> None:
         """Forget how far the training was."""
-        self._drop(_CHECKPOINT)
+        for path in self._checkpoints():
+            path.unlink()
 
     def finish(self, comparison: object) -> None:
         """Keep the trained model as the candidate, and drop what only an unfinished training needs."""
         content = {"sha256": weights_sha256(self.model), "trained": _now(), "comparison": comparison}
         write_text(self.path / _CANDIDATE, json_text(content))
-        self._drop(_RUN, _CHECKPOINT)
+        self._drop(_RUN)
+        self.drop_checkpoint()
         shutil.rmtree(self.counterfactuals, ignore_errors=True)
 
     def candidate(self) -> dict[str, Any] | None:
@@ -82,6 +84,10 @@ class RunFolder:
         except (OSError, ValueError):
             return None
         return content
+
+    def _checkpoints(self) -> list[Path]:
+        """Checkpoints of the training, or of its parts, each in a folder of its own."""
+        return [*self.path.glob(_CHECKPOINT), *self.path.glob(f"*/{_CHECKPOINT}")]
 
     def _identity(self) -> str | None:
         try:

@@ -1,0 +1,227 @@
+"""The structure editor: a noise predictor conditioned on acquisition parameters and the fibroglandular share.
+
+The share of a slice is that of its breast: fibroglandular area over breast area, both as the editor's own segmenter
+sees them. The editor holds that segmenter, because breast, share and success of an edit are all read with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.diffusion.schedule import cosine_alpha_bar
+from cfmri_core.models.conditioning import ConditionSpec
+from cfmri_core.models.network_model import NetworkModel, preset_of
+from cfmri_core.models.normalisation import Normalisation
+from cfmri_core.models.precision import autocast
+from cfmri_core.models.segmenter import Segmenter, SegmenterConfig
+from cfmri_core.models.unet import ConditionalUNet, UNetSize, with_tuples
+
+#: The denoisers of an editor: trained as a diffusion model only, and fine-tuned on counterfactuals against a frozen
+#: segmenter (Seg-CFT) or a frozen regressor of the share (Reg-CFT). Source: Xia et al., arXiv 2509.24913.
+BASE, SEG_CFT, REG_CFT = "base", "seg-cft", "reg-cft"
+DENOISERS = (BASE, SEG_CFT, REG_CFT)
+#: Columns of the condition that follow those of the acquisition: whether the share is known, and its logarithm.
+SHARE_COLUMNS = 2
+#: Share that encodes as 0, the factor on it that encodes as 1, and the shares between which it is told apart.
+MIDDLE_SHARE, UNIT_FACTOR, LEAST_SHARE, GREATEST_SHARE = 0.15, 2.0, 0.01, 0.8
+#: Labels of the segmenter.
+FAT, FIBROGLANDULAR = 1, 2
+#: Probabilities are sharpened by this temperature before they are summed to areas: a sum of slightly raised
+#: probabilities would otherwise pass for grown tissue.
+AREA_TEMPERATURE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureEditorConfig(UNetSize):
+    """Size of a structure editor.
+
+    Attributes:
+        normalisation: Intensity scale inside the denoisers.
+    """
+
+    normalisation: Normalisation
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StructureEditorConfig:
+        """Build from JSON-ready values."""
+        normalisation = Normalisation.from_json(values["normalisation"])
+        return cls(**{**with_tuples(values), "normalisation": normalisation})
+
+
+PRESETS: Mapping[str, StructureEditorConfig] = {
+    "tiny": StructureEditorConfig(
+        preset="tiny",
+        image_size=96,
+        channels=(24, 48, 72),
+        attention=(False, False, False),
+        head_channels=24,
+        norm_groups=8,
+        res_blocks=1,
+        patch_size=2,
+        normalisation=Normalisation(low_value=-1.0, high_value=1.0),
+    ),
+    "paper": StructureEditorConfig(
+        preset="paper",
+        image_size=224,
+        channels=(64, 64, 128, 128, 256, 256),
+        attention=(False, False, False, False, True, True),
+        head_channels=32,
+        norm_groups=32,
+        res_blocks=2,
+        patch_size=1,
+        normalisation=Normalisation(low_value=-1.0, high_value=1.0),
+    ),
+}
+
+
+class StructureNetwork(nn.Module):
+    """The denoisers of an editor and its segmenter.
+
+    Args:
+        config: Size of the denoisers.
+        condition_width: Columns of a condition vector.
+        segmenter: The segmenter's network.
+    """
+
+    def __init__(self, config: StructureEditorConfig, condition_width: int, segmenter: nn.Module) -> None:
+        super().__init__()
+        self.denoisers = nn.ModuleDict(
+            {name: ConditionalUNet(config, condition_width, in_images=2) for name in DENOISERS}
+        )
+        self.segmenter = segmenter
+
+
+class StructureEditor(NetworkModel):
+    """Denoisers of slices with a breast, and the segmenter that reads breast and share off them.
+
+    Attributes:
+        network: Denoisers and segmenter, float32.
+        spec: Meaning of the acquisition columns of a condition.
+        config: Size of the denoisers.
+        segmenter: The segmenter, sharing its weights with ``network``.
+    """
+
+    kind = "structure_editor"
+    network: StructureNetwork
+    config: StructureEditorConfig
+
+    def __init__(
+        self, network: StructureNetwork, spec: ConditionSpec, config: StructureEditorConfig, segmenter: SegmenterConfig
+    ) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.spec = spec
+        self.config = config
+        self.segmenter = Segmenter(network.segmenter, segmenter)
+
+    @classmethod
+    def create(cls, preset: str, spec: ConditionSpec, segmenter: Segmenter) -> Self:
+        """Return an editor of untrained denoisers about a segmenter.
+
+        Raises:
+            RequestError: There is no such preset.
+        """
+        config = preset_of(PRESETS, preset, "structure editor")
+        network = StructureNetwork(config, spec.width + SHARE_COLUMNS, segmenter.network)
+        return cls(network, spec, config, segmenter.config)
+
+    @classmethod
+    def described(cls, values: Mapping[str, Any]) -> Self:
+        """Build the untrained editor that `description` describes."""
+        spec, config = ConditionSpec.from_json(values["spec"]), StructureEditorConfig.from_json(values["editor"])
+        segmenter = SegmenterConfig.from_json(values["segmenter"])
+        network = StructureNetwork(config, spec.width + SHARE_COLUMNS, Segmenter.of(segmenter).network)
+        return cls(network, spec, config, segmenter)
+
+    def description(self) -> dict[str, Any]:
+        """Return all that is needed to build the editor again, JSON-ready."""
+        return {
+            "spec": self.spec.to_json(),
+            "editor": dataclasses.asdict(self.config),
+            "segmenter": self.segmenter.config.to_json(),
+        }
+
+    @functools.cached_property
+    def alpha_bar(self) -> Tensor:
+        """Cumulative signal level per schedule index, float32, shape ``(1001,)``."""
+        return cosine_alpha_bar()
+
+    def denoiser(self, name: str) -> ConditionalUNet:
+        """Return one of `DENOISERS`."""
+        found = self.network.denoisers[name]
+        assert isinstance(found, ConditionalUNet)  # noqa: S101 - tells the type checker, not the user
+        return found
+
+    def conditions(self, parameters: Sequence[AcquisitionParameters], shares: Tensor) -> Tensor:
+        """Encode acquisitions and shares.
+
+        Args:
+            parameters: One for all slices, or one per slice.
+            shares: Share of each slice, shape ``(slices,)``.
+
+        Returns:
+            Condition vectors, float32, shape ``(slices, width)``.
+        """
+        encoded = self.spec.encode_all(parameters).to(shares.device)
+        return with_share(encoded.expand(len(shares), -1), shares)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return sharpened probabilities of background, fat and fibroglandular tissue, with gradients if enabled.
+
+        Args:
+            images: Normalised slices, shape ``(batch, 1, size, size)``.
+
+        Returns:
+            Shape ``(batch, 3, size, size)``.
+        """
+        return torch.softmax(self.segmenter.logits(images) / AREA_TEMPERATURE, dim=1)
+
+    def v(self, denoiser: nn.Module, x_t: Tensor, index: int | Tensor, condition: Tensor, breast: Tensor) -> Tensor:
+        """Run a denoiser and return v, with gradients if enabled.
+
+        Args:
+            denoiser: One of the editor's, or a copy in training.
+            x_t: Noisy slices on the network's scale, shape ``(batch, 1, size, size)``.
+            index: Schedule index, 1 to 1000, one or one per slice.
+            condition: Condition vectors, shape ``(batch, width)``.
+            breast: How surely a pixel belongs to the breast, shape of ``x_t``.
+
+        Source: Salimans and Ho 2022 (progressive distillation), section 4: v prediction.
+        """
+        indices = torch.as_tensor(index, device=x_t.device).expand(len(x_t))
+        with autocast(x_t.device):
+            output: Tensor = denoiser(torch.cat([x_t, breast], dim=1), indices - 1, condition)
+        return output.float()
+
+    def eps(self, denoiser: nn.Module, x_t: Tensor, index: int, condition: Tensor, breast: Tensor) -> Tensor:
+        """Predict the noise in ``x_t``; arguments as `v`."""
+        level = float(self.alpha_bar[index])
+        v = self.v(denoiser, x_t, index, condition, breast)
+        return math.sqrt(level) * v + math.sqrt(1 - level) * x_t
+
+
+def with_share(conditions: Tensor, shares: Tensor) -> Tensor:
+    """Append the columns of the share; encoded as a logarithm, one relative change is the same step everywhere."""
+    told = torch.log(shares.clamp(LEAST_SHARE, GREATEST_SHARE) / MIDDLE_SHARE) / math.log(UNIT_FACTOR)
+    return torch.cat([conditions, torch.ones_like(told)[:, None], told[:, None]], dim=1).float()
+
+
+def areas(probabilities: Tensor, breast: Tensor) -> tuple[Tensor, Tensor]:
+    """Return fibroglandular area inside a fixed breast, and the area of that breast, in pixels.
+
+    Args:
+        probabilities: See `StructureEditor.probabilities`.
+        breast: Weight of each pixel, shape ``(batch, 1, size, size)``.
+
+    Returns:
+        Two tensors of shape ``(batch,)``.
+    """
+    return (probabilities[:, FIBROGLANDULAR, None] * breast).sum((1, 2, 3)), breast.sum((1, 2, 3))

@@ -1,0 +1,231 @@
+"""The structure counterfactual: the same scan with more or less fibroglandular tissue in the breast."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import cfmri_core
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.errors import GeometryError, ModelOutputError, RequestError
+from cfmri_core.models.structure_editor import GREATEST_SHARE, LEAST_SHARE, SEG_CFT, StructureEditor
+from cfmri_core.pipeline.counterfactual import Counterfactual
+from cfmri_core.pipeline.structure_images import (
+    METHODS,
+    STRUCTURE_METHODS,
+    Breasts,
+    change_of_images,
+    fibroglandular_area,
+    read_breasts,
+)
+from cfmri_core.progress import Progress, silent
+from cfmri_core.slices import IntensityScale, SliceStack, normalised_images
+from cfmri_core.volume import Volume
+
+#: Largest relative change, up and down, that the fine-tuning has seen.
+LARGEST_INCREASE, LARGEST_DECREASE = 0.6, -0.4
+#: How often the condition is corrected at most, and the relative error of the share that is good enough.
+MOST_ROUNDS, GOOD_ENOUGH = 4, 0.01
+#: Ratios that the denoisers are asked for at most while the condition is corrected.
+_RATIOS = (0.35, 2.6)
+#: Breast that a volume has at least, as a share of it, to be edited.
+_LEAST_BREAST = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureRequest:
+    """How much fibroglandular tissue is wanted, and how it is made.
+
+    Attributes:
+        fgt_fraction: Wanted share of the breast volume, from 0.01 to 0.8.
+        delta: Wanted relative change of the share instead, from -0.4 to 0.6.
+        method: One of `METHODS`.
+        seed: Seed of the noise; the same seed gives the same result.
+        rounds: How often the edit may be made to come nearer to what is asked for, from 1 to 4.
+
+    Raises:
+        RequestError: A value is out of its range, or not exactly one of share and change is given.
+    """
+
+    fgt_fraction: float | None = None
+    delta: float | None = None
+    method: str = SEG_CFT
+    seed: int = 0
+    rounds: int = MOST_ROUNDS
+
+    def __post_init__(self) -> None:
+        if (self.fgt_fraction is None) == (self.delta is None):
+            raise RequestError("Say in exactly one way how much.", "Give fgt_fraction (a share) or delta (a change).")
+        if self.fgt_fraction is not None and not LEAST_SHARE <= self.fgt_fraction <= GREATEST_SHARE:
+            raise RequestError(f"fgt_fraction is {self.fgt_fraction}.", f"Give {LEAST_SHARE} to {GREATEST_SHARE}.")
+        if self.delta is not None and not LARGEST_DECREASE <= self.delta <= LARGEST_INCREASE:
+            raise RequestError(f"delta is {self.delta}.", f"Give {LARGEST_DECREASE} to {LARGEST_INCREASE}.")
+        if self.method not in METHODS:
+            raise RequestError(f"'{self.method}' is not a method.", f"Use one of: {', '.join(STRUCTURE_METHODS)}.")
+        if not 1 <= self.rounds <= MOST_ROUNDS:
+            raise RequestError(f"rounds is {self.rounds}.", f"Give 1 to {MOST_ROUNDS}.")
+
+    def ratio(self, present: float) -> float:
+        """Return wanted over present share.
+
+        Raises:
+            RequestError: That is further than the fine-tuning has seen.
+        """
+        change = self.delta if self.delta is not None else float(self.fgt_fraction or 0.0) / present - 1
+        if not LARGEST_DECREASE <= change <= LARGEST_INCREASE:
+            lowest, highest = (present * (1 + limit) for limit in (LARGEST_DECREASE, LARGEST_INCREASE))
+            raise RequestError(
+                f"A share of {self.fgt_fraction} changes this breast's {present:.3f} by {100 * change:+.0f} %.",
+                f"Give {lowest:.3f} to {highest:.3f}.",
+            )
+        return 1 + change
+
+
+def edit_structure(
+    volume: Volume,
+    factual: AcquisitionParameters,
+    request: StructureRequest,
+    editor: StructureEditor,
+    *,
+    progress: Progress = silent,
+) -> Counterfactual:
+    """Show a volume as it might have looked with another share of fibroglandular tissue.
+
+    The share is that of the whole breast volume, as the editor's segmenter sees it. Slices are edited at the working
+    resolution; the condition is corrected by what the segmenter finds in the result, a few times at most. Only the
+    *change* is resampled to the native matrix and added, inside the breast alone: every other voxel keeps its value.
+    Where the source holds whole numbers, so does the result.
+
+    Args:
+        volume: Source, scanner units.
+        factual: How it was acquired, as far as known.
+        request: How much is wanted.
+        editor: Trained editor; it decides the device.
+        progress: Called per step; raise `Cancelled` in it to cancel.
+
+    Raises:
+        RequestError: The wanted share is further from the present one than was trained.
+        GeometryError: There is no breast in the volume.
+        ModelOutputError: The network produced values that are not finite.
+    """
+    started = time.monotonic()
+    images, stack, scale = normalised_images(volume, editor.image_size)
+    breasts = read_breasts(images, editor)
+    if float(breasts.area.sum()) < _LEAST_BREAST * images.numel() or breasts.share < LEAST_SHARE / 2:
+        raise GeometryError("No breast with fibroglandular tissue is found.", "Give a breast MR volume.")
+    ratio = request.ratio(breasts.share)
+    made = _Attempts(volume, images, breasts, stack, scale, editor)
+    best, rounds = _closed_loop(made, factual, ratio, request, progress)
+    voxels, obtained = best.voxels, best.share
+    evidence = {
+        "synthetic": True,
+        "cfmri_version": cfmri_core.__version__,
+        "model": {"kind": editor.kind, "sha256": editor.sha256, "preset": editor.preset},
+        "edit": f"fibroglandular share {100 * breasts.share * ratio:.1f}%",
+        "method": request.method,
+        "seed": request.seed,
+        "changes": {"fgt_fraction": [round(breasts.share, 5), round(breasts.share * ratio, 5)]},
+        "structure": {
+            "share_before": round(breasts.share, 5),
+            "share_asked": round(breasts.share * ratio, 5),
+            "share_obtained": round(obtained, 5),
+            "relative_error": round(obtained / (breasts.share * ratio) - 1, 5),
+            "rounds": rounds,
+            "measured_by": "the editor's own segmenter",
+            "breast_voxels_changed": int((voxels != volume.voxels).sum()),
+            "largest_change_outside": float(np.abs(voxels - volume.voxels)[~made.inside].max(initial=0.0)),
+        },
+        "factual": factual.as_dict(),
+        "requested": factual.as_dict(),
+        "slice_axis": "ijk"[stack.slice_axis],
+        "slices": [0, stack.count],
+        "intensity_scale": {"low": scale.low, "high": scale.high},
+        "warnings": _warnings(obtained, breasts.share * ratio),
+        "elapsed_s": round(time.monotonic() - started, 2),
+    }
+    return Counterfactual(volume.with_voxels(voxels), factual, evidence)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One edit: the finished voxels and the share that is found in them."""
+
+    voxels: NDArray[np.float32]
+    share: float
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """A volume in which shares are asked for and measured."""
+
+    volume: Volume
+    images: Tensor
+    breasts: Breasts
+    stack: SliceStack
+    scale: IntensityScale
+    editor: StructureEditor
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """Where voxels may change."""
+        return self.stack.voxels(self.stack.at_native_size(self.breasts.breast)[:, 0]) > 0.5
+
+    def with_change(self, change: Tensor) -> _Attempt:
+        """Add a change of the working images, in normalised intensity, to the source where the breast is."""
+        if not bool(torch.isfinite(change).all()):
+            raise ModelOutputError("The editor produced values that are not finite.", "Train it again.")
+        added = self.stack.voxels(self.stack.at_native_size(change)[:, 0]) * (self.scale.high - self.scale.low)
+        source = self.volume.voxels.astype(np.float32)
+        edited = np.maximum(source + added, min(0.0, float(source.min())))
+        if np.array_equal(source, np.rint(source)):
+            edited = np.rint(edited)
+        voxels = np.where(self.inside, edited, source).astype(np.float32)
+        # On the scale of the source: percentiles of its own would move with what was changed.
+        native = self.scale.normalise(np.asarray(self.stack.native(voxels)))
+        area = fibroglandular_area(self.stack.images(native), self.breasts, self.editor)
+        return _Attempt(voxels, float(area.sum() / self.breasts.area.sum()))
+
+
+def _closed_loop(
+    made: _Attempts, factual: AcquisitionParameters, ratio: float, request: StructureRequest, progress: Progress
+) -> tuple[_Attempt, int]:
+    """Edit until the finished volume has the share asked for; return the best attempt and the number of edits."""
+    present = made.breasts.share
+    if ratio == 1:
+        return _Attempt(made.volume.voxels.astype(np.float32), present), 0
+    tried: list[tuple[float, float]] = []  # logarithms of the ratio that was conditioned on, and of the one reached
+    attempts: list[_Attempt] = []
+    condition = wanted = math.log(ratio)
+    for _ in range(request.rounds):
+        change = change_of_images(
+            made.images, made.breasts, factual, math.exp(condition), request.method, made.editor, request.seed, progress
+        )
+        attempts.append(made.with_change(change))
+        tried.append((condition, math.log(max(attempts[-1].share, 1e-4) / present)))
+        if abs(tried[-1][1] - wanted) < GOOD_ENOUGH:
+            break
+        condition = _next_condition(tried, wanted)
+    errors = [abs(reached - wanted) for _, reached in tried]
+    return attempts[errors.index(min(errors))], len(tried)
+
+
+def _next_condition(tried: list[tuple[float, float]], wanted: float) -> float:
+    """Return where to look next: by the secant of the last two tries, or by the slope through no change at all."""
+    earlier = tried[-2] if len(tried) > 1 else (0.0, 0.0)
+    (x0, y0), (x1, y1) = earlier, tried[-1]
+    slope = (y1 - y0) / (x1 - x0) if x1 != x0 else 0.0
+    slope = slope if slope > 0.2 else 1.0
+    low, high = (math.log(limit) for limit in _RATIOS)
+    return min(high, max(low, x1 + (wanted - y1) / slope))
+
+
+def _warnings(obtained: float, asked: float) -> list[str]:
+    if abs(obtained / asked - 1) <= 0.05:
+        return []
+    return [f"share: {asked:.3f} was asked for, {obtained:.3f} was obtained; the method does not reach further here."]

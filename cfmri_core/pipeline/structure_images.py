@@ -1,0 +1,257 @@
+"""Grow or shrink fibroglandular tissue in network images: what the methods of the structure editor do to slices.
+
+All methods keep to the breast, as the editor's segmenter sees it: the change fades to nothing at its border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, max_pool2d
+
+from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.diffusion.sampling import EpsModel, NoiseSource, edit_friendly, ignore, shared_noise
+from cfmri_core.diffusion.schedule import index_grid
+from cfmri_core.models.batches import Batch, in_batches
+from cfmri_core.models.structure_editor import (
+    BASE,
+    FAT,
+    FIBROGLANDULAR,
+    REG_CFT,
+    SEG_CFT,
+    StructureEditor,
+    areas,
+)
+from cfmri_core.progress import Progress, silent
+
+GUIDANCE = "guidance"
+#: Which denoiser a method runs, the default first. ``guidance`` needs no fine-tuning: the segmenter's gradient leads
+#: the untuned denoiser. That alone (`BASE`) does not reach what is asked for; it is there to be compared.
+METHODS: Mapping[str, str] = {SEG_CFT: SEG_CFT, REG_CFT: REG_CFT, GUIDANCE: BASE, BASE: BASE}
+#: What users are offered.
+STRUCTURE_METHODS = (SEG_CFT, REG_CFT, GUIDANCE)
+#: Schedule index that slices are taken to, and steps back: few, because fine-tuning goes through them.
+DEPTH, STEPS = 600, 3
+#: Steps of `GUIDANCE`, and by how much one of them moves the estimate of the clean slice, on the network's scale.
+GUIDED_STEPS, GUIDED_STEP_SIZE = 16, 0.3
+#: Area added to both sides of a ratio of areas, in pixels: a slice without fibroglandular tissue has no ratio.
+LEAST_AREA_PIXELS = 4.0
+
+
+@dataclass(frozen=True)
+class Breasts:
+    """Where the breast is in some slices, and how much of it is fibroglandular.
+
+    Attributes:
+        breast: 1 in the breast, else 0, shape ``(slices, 1, size, size)``.
+        room: How far a pixel may change: 1 inside the breast, falling to 0 at its border, same shape.
+        fibroglandular: Soft fibroglandular area in pixels, shape ``(slices,)``.
+        area: Breast area in pixels, same shape.
+    """
+
+    breast: Tensor
+    room: Tensor
+    fibroglandular: Tensor
+    area: Tensor
+
+    @property
+    def shares(self) -> Tensor:
+        """Share of each slice; 0 where there is no breast."""
+        return self.fibroglandular / self.area.clamp(min=1)
+
+    @property
+    def share(self) -> float:
+        """Share of all slices together: that of the volume."""
+        return float(self.fibroglandular.sum() / self.area.sum().clamp(min=1))
+
+    def rows(self, rows: slice | Tensor) -> Breasts:
+        """Some of the slices."""
+        return Breasts(self.breast[rows], self.room[rows], self.fibroglandular[rows], self.area[rows])
+
+    def to(self, device: torch.device) -> Breasts:
+        """The same on another device."""
+        return Breasts(*(value.to(device) for value in (self.breast, self.room, self.fibroglandular, self.area)))
+
+
+def read_breasts(images: Tensor, editor: StructureEditor) -> Breasts:
+    """Find the breast in normalised slices ``(slices, 1, size, size)``; the result stays off the device."""
+
+    def read(batch: Batch) -> tuple[Tensor, ...]:
+        probabilities = editor.probabilities(images[batch.rows].to(editor.device))
+        inside = probabilities[:, FAT, None] + probabilities[:, FIBROGLANDULAR, None]
+        breast = (inside > 0.5).float()
+        return (*(value.cpu() for value in (breast, *areas(probabilities, breast))),)
+
+    with torch.no_grad():
+        breast, fibroglandular, area = (torch.cat(parts) for parts in zip(*in_batches(read, images), strict=True))
+    inner = 1 - max_pool2d(1 - breast, 3, stride=1, padding=1)
+    return Breasts(breast, avg_pool2d(inner, 3, stride=1, padding=1) * inner, fibroglandular, area)
+
+
+def fibroglandular_area(images: Tensor, breasts: Breasts, editor: StructureEditor) -> Tensor:
+    """Return the soft fibroglandular area of changed slices inside the breast of the source, in pixels."""
+
+    def read(batch: Batch) -> Tensor:
+        probabilities = editor.probabilities(images[batch.rows].to(editor.device))
+        return areas(probabilities, breasts.breast[batch.rows].to(editor.device))[0].cpu()
+
+    with torch.no_grad():
+        return torch.cat(in_batches(read, images))
+
+
+def change_of_images(
+    images: Tensor,
+    breasts: Breasts,
+    parameters: AcquisitionParameters,
+    ratio: float,
+    method: str,
+    editor: StructureEditor,
+    seed: int,
+    progress: Progress = silent,
+) -> Tensor:
+    """Return what a method adds to slices so that their share becomes ``ratio`` times what it is.
+
+    All slices share the noise, so that they change alike.
+
+    Args:
+        images: Normalised slices in order, shape ``(slices, 1, size, size)``.
+        breasts: What `read_breasts` found in them.
+        parameters: How they were acquired.
+        ratio: Wanted share over present share.
+        method: One of `METHODS`.
+        editor: Trained editor.
+        seed: Seed of the noise.
+        progress: Called per step.
+
+    Returns:
+        Change in normalised intensity, same shape; 0 outside the breast.
+    """
+    denoiser = editor.denoiser(METHODS[method])
+    rows, columns = images.shape[2:]
+    noise = shared_noise(seed, rows, columns, editor.device)
+
+    def edit(batch: Batch) -> Tensor:
+        def report(step: int, total: int) -> None:
+            progress(batch.number * total + step, batch.count * total, "editing")
+
+        seen, where = images[batch.rows].to(editor.device), breasts.rows(batch.rows).to(editor.device)
+        source = editor.conditions([parameters], where.shares)
+        target = editor.conditions([parameters], where.shares * ratio)
+        if method == GUIDANCE:
+            towards = _Guidance(editor, denoiser, seen, where, ratio)
+            return edited_change(
+                editor, towards.eps, seen, where, source, target, noise, steps=GUIDED_STEPS, report=report
+            ).cpu()
+        eps = plain_eps(editor, denoiser, where)
+        return edited_change(editor, eps, seen, where, source, target, noise, report=report).cpu()
+
+    with torch.no_grad():
+        return torch.cat(in_batches(edit, images))
+
+
+def edited_change(
+    editor: StructureEditor,
+    eps: EpsModel,
+    images: Tensor,
+    breasts: Breasts,
+    source: Tensor,
+    target: Tensor,
+    noise: NoiseSource,
+    *,
+    steps: int = STEPS,
+    report: Callable[[int, int], None] = ignore,
+) -> Tensor:
+    """Edit slices by edit-friendly inversion, and keep what changes inside the breast; gradients if enabled.
+
+    Args:
+        editor: For its scale and schedule.
+        eps: Noise predictor, see `plain_eps`.
+        images: Normalised slices.
+        breasts: Of these slices.
+        source: Conditions of the slices as they are.
+        target: Conditions asked for.
+        noise: Noise of each schedule index.
+        steps: Steps from `DEPTH` to the clean slice.
+        report: Called per step.
+
+    Returns:
+        Change in normalised intensity, shape of ``images``.
+    """
+    scale = editor.config.normalisation
+    x0 = scale.to_network(images)
+    edited = edit_friendly(
+        eps, x0, source, target, editor.alpha_bar, index_grid(DEPTH, steps), noise=noise, callback=report
+    )
+    return (edited - x0) / (scale.high_value - scale.low_value) * breasts.room
+
+
+def plain_eps(
+    editor: StructureEditor, denoiser: nn.Module, breasts: Breasts, *, learns_below: int | None = None
+) -> EpsModel:
+    """Return the noise predictor that `edit_friendly` calls: a denoiser that knows the breast.
+
+    Args:
+        editor: Its editor.
+        denoiser: One of the editor's, or one in training.
+        breasts: Of the slices that are edited.
+        learns_below: Only evaluations at smaller schedule indices carry gradients (DRaFT-K: the last K steps);
+            ``None`` leaves gradients as they are.
+
+    Source: Clark et al., ICLR 2024 (DRaFT), section 4.
+    """
+
+    def eps(x_t: Tensor, index: int, condition: Tensor) -> Tensor:
+        breast = breasts.breast.repeat(len(x_t) // len(breasts.breast), 1, 1, 1)
+        if learns_below is None:
+            return editor.eps(denoiser, x_t, index, condition, breast)
+        with torch.set_grad_enabled(index < learns_below):
+            return editor.eps(denoiser, x_t, index, condition, breast)
+
+    return eps
+
+
+def ratio_error(area: Tensor, breasts: Breasts, ratio: Tensor | float) -> Tensor:
+    """Return the logarithm of reached over wanted fibroglandular area of each slice, shape ``(slices,)``."""
+    wanted = breasts.fibroglandular * ratio
+    return torch.log((area + LEAST_AREA_PIXELS) / (wanted + LEAST_AREA_PIXELS))
+
+
+class _Guidance:
+    """Classifier guidance: the gradient of the area of the estimated clean slice leads the denoiser.
+
+    Source: Dhariwal and Nichol 2021, algorithm 2, with the gradient taken at the estimate of the clean slice.
+    """
+
+    def __init__(
+        self, editor: StructureEditor, denoiser: nn.Module, images: Tensor, breasts: Breasts, ratio: float
+    ) -> None:
+        self.editor, self.breasts, self.ratio = editor, breasts, ratio
+        self.x0 = editor.config.normalisation.to_network(images)
+        self.base = plain_eps(editor, denoiser, breasts)
+
+    def eps(self, x_t: Tensor, index: int, condition: Tensor) -> Tensor:
+        """Predict the noise of source and edit; that of the edit, the second half, is led."""
+        eps = self.base(x_t, index, condition)
+        level = float(self.editor.alpha_bar[index])
+        of_source, of_edit = eps.chunk(2)
+        source, edit = (
+            (x - (1 - level) ** 0.5 * e) / level**0.5 for x, e in zip(x_t.chunk(2), eps.chunk(2), strict=True)
+        )
+        step = GUIDED_STEP_SIZE * self._direction(self.x0 + edit - source)
+        return torch.cat([of_source, of_edit - step * (level / (1 - level)) ** 0.5])
+
+    def _direction(self, estimate: Tensor) -> Tensor:
+        """Where the error of the area falls fastest, of largest size 1 in each slice, less where it is small."""
+        with torch.enable_grad():
+            x0 = estimate.detach().requires_grad_(True)
+            scale = self.editor.config.normalisation
+            area, _ = areas(self.editor.probabilities(scale.from_network(x0)), self.breasts.breast)
+            error = ratio_error(area, self.breasts, self.ratio)
+            (gradient,) = torch.autograd.grad((error**2).sum(), x0)
+        gradient = gradient * self.breasts.room
+        largest = gradient.abs().flatten(1).quantile(0.995, dim=1).clamp(min=1e-8)[:, None, None, None]
+        weight = (error.detach().abs() / 0.05).clamp(max=1)[:, None, None, None]
+        return -weight * (gradient / largest).clamp(-1, 1)
