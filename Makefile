@@ -11,7 +11,7 @@ DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dico
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluation-page \
+.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluate-structure evaluation-page \
 	studies/evaluation segmentation-study active-learning-study batch-plan demo-weights debian-packages clean
 
 demo: .venv/.runtime
@@ -58,7 +58,19 @@ demo-weights: .venv/.runtime
 	$(TRAIN) iap-predictor training/predictor --output training/iap_predictor --iterations 6000 --resume
 	$(TRAIN) iap-predictor training/scoring --output training/scoring_predictor --preset scoring --iterations 6000 --resume
 	$(TRAIN) segmenter training/labelled --output training/segmenter --iterations 600 --resume
-	for kind in editor direct_editor iap_predictor scoring_predictor segmenter; do \
+	# What finds the breast for the structure editor must not mind contrast; what scores it saw none of these subjects.
+	mkdir -p training/structure
+	for number in $$(seq -f %04g 1 300); do ln -sfn ../pairs/sub-$$number training/structure/varied-$$number; done
+	for number in $$(seq -f %04g 1 120); do ln -sfn ../unlabelled/sub-$$number training/structure/plain-$$number; done
+	$(TRAIN) segmenter training/structure --output training/structure_segmenter --augmentation contrast-randomisation \
+		--iterations 1500 --seed 34 --resume
+	$(TRAIN) structure-editor training/structure --output training/structure_editor \
+		--segmenter training/structure_segmenter/model --seed 34 --resume
+	mkdir -p training/structure_scoring
+	for number in $$(seq -f %04g 1 160); do ln -sfn ../scoring/sub-$$number training/structure_scoring/sub-$$number; done
+	$(TRAIN) segmenter training/structure_scoring --output training/scoring_segmenter --preset scoring \
+		--augmentation contrast-randomisation --iterations 450 --batch-size 12 --seed 37 --resume
+	for kind in editor direct_editor iap_predictor scoring_predictor segmenter structure_editor scoring_segmenter; do \
 		mkdir -p cfmri_core/weights/$$kind && cp training/$$kind/model/* cfmri_core/weights/$$kind/; done
 	$(BIN)/cfmri calibrate support training/unlabelled training/validation --model cfmri_core/weights
 	# These two learned from other subjects than the editor, and their trainings wrote what those support.
@@ -74,13 +86,18 @@ EVALUATION_PATIENTS ?= 40
 SIMULATED := $(BIN)/cfmri simulate
 EVALUATED := $(BIN)/cfmri evaluate
 
-evaluate: evaluate-edit evaluate-shifted evaluate-iap evaluation-page
+evaluate: evaluate-edit evaluate-shifted evaluate-iap evaluate-structure evaluation-page
 
 evaluate-edit: studies/evaluation
 	$(EVALUATED) studies/evaluation --suite edit --json results/edit.json --report results/edit.html $(EVALUATE)
 
 evaluate-iap: studies/evaluation
 	$(EVALUATED) studies/evaluation --suite iap --json results/iap.json --report results/iap.html
+
+evaluate-structure: .venv/.runtime
+	$(SIMULATED) studies/structure --subjects $(EVALUATION_PATIENTS) --seed 360000 --slab-mm 16 \
+		--paired results/structure-targets.json
+	$(EVALUATED) studies/structure --suite structure --json results/structure.json --report results/structure.html
 
 # Coils, noise, looks of the scanners and tissue values that no model was trained on.
 evaluate-shifted: .venv/.runtime

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 from cfmri_core.data.studies import SliceSet
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.normalisation import Normalisation
-from cfmri_core.models.segmenter import SegmenterConfig
+from cfmri_core.models.segmenter import Segmenter, SegmenterConfig
+from cfmri_core.models.structure_editor import PRESETS as PRESETS_OF_EDITORS
 from cfmri_core.models.structure_editor import StructureEditor, StructureEditorConfig, StructureNetwork
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.slices import normalised_images
@@ -33,6 +36,10 @@ SMALL = StructureEditorConfig(
     patch_size=2,
     normalisation=Normalisation(low_value=-1.0, high_value=1.0),
 )
+
+
+#: The smallest denoisers that real segmenters can be put beside.
+QUICK = dataclasses.replace(PRESETS_OF_EDITORS["tiny"], channels=(8, 8), attention=(False, False), head_channels=8)
 
 
 class Brightness(nn.Module):
@@ -67,6 +74,13 @@ def editor(seed: int = 0) -> StructureEditor:
             weights.add_(0.05 * torch.randn_like(weights))
     made.network.eval().requires_grad_(False)
     return made
+
+
+def quick_editor(segmenter: Segmenter) -> StructureEditor:
+    """Untrained denoisers, too small to learn anything, about a real segmenter."""
+    torch.manual_seed(0)
+    network = StructureNetwork(QUICK, SPEC.width + 2, segmenter.network)
+    return StructureEditor(network, SPEC, QUICK, segmenter.config)
 
 
 def slice_set(count: int = 3) -> SliceSet:

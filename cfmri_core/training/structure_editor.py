@@ -37,9 +37,9 @@ from cfmri_core.training.structure_counterfactuals import (
 from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoisingLoss, StructureDenoisingValidation
 
 #: Part of a training: its share of the asked iterations, see `train_structure_editor`.
-_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.15, "regressor": 0.15, REG_CFT: 0.06}
+_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.2, "regressor": 0.15, REG_CFT: 0.08}
 #: Peak learning rates of a new denoiser and of its fine-tuning.
-BASE_RATE, TUNING_RATE = 8e-4, 2e-4
+BASE_RATE, TUNING_RATE = 8e-4, 1e-3
 
 
 @dataclass(frozen=True)

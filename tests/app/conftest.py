@@ -55,6 +55,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One untrained tiny model of each kind: enough for every question about the protocol."""
+    import glands
     import torch
 
     import cfmri_core
@@ -62,7 +63,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cfmri_core.models.editor import Editor
     from cfmri_core.models.iap_predictor import IapPredictor
     from cfmri_core.models.segmenter import Segmenter
-    from cfmri_core.models.structure_editor import StructureEditor
     from cfmri_core.simulation.protocols import PRESETS
 
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     IapPredictor.create("tiny", spec).save(root / "iap_predictor", "Untrained, for tests.")
     Segmenter.create("tiny").save(root / "segmenter", "Untrained, for tests.")
     finds_breasts = Segmenter.load(Path(cfmri_core.__file__).parent / "weights" / "segmenter")
-    StructureEditor.create("tiny", spec, finds_breasts).save(root / "structure_editor", "Untrained, for tests.")
+    glands.quick_editor(finds_breasts).save(root / "structure_editor", "Untrained, for tests.")
     return root
 
 

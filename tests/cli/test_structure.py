@@ -2,30 +2,27 @@
 
 import json
 
+import glands
 import nibabel
 import numpy as np
 import pytest
 
 from cfmri_core.io.scan import read_scan
-from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.segmenter import Segmenter
-from cfmri_core.models.structure_editor import StructureEditor
-from cfmri_core.simulation.protocols import PRESETS
+from cfmri_core.pipeline import structure_images
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """Untrained denoisers about the shipped segmenter; guidance needs no training."""
     folder = tmp_path_factory.mktemp("structure") / "structure_editor"
-    spec = ConditionSpec.from_parameters(list(PRESETS.values()))
-    StructureEditor.create("tiny", spec, Segmenter.load(locate_model("segmenter"))).save(
-        folder, "Untrained, for tests."
-    )
+    glands.quick_editor(Segmenter.load(locate_model("segmenter"))).save(folder, "Untrained, for tests.")
     return folder
 
 
-def test_a_dicom_series_comes_back_with_every_value_outside_the_breast(cfmri, series, model, tmp_path):
+def test_a_dicom_series_comes_back_with_every_value_outside_the_breast(cfmri, series, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(structure_images, "GUIDED_STEPS", 4)
     options = ("--delta", 0.2, "--method", "guidance", "--model", model, "--device", "cpu", "--json")
     done = cfmri("structure", series, tmp_path / "out", *options)
     assert done.code == 0, done.err

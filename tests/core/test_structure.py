@@ -7,7 +7,6 @@ import torch
 
 from cfmri_core.errors import Cancelled, GeometryError, RequestError
 from cfmri_core.pipeline.structure import StructureRequest, edit_structure
-from cfmri_core.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +95,14 @@ def test_a_share_too_far_from_this_breast_names_what_is_near_enough(source, edit
         edited(source, editor, fgt_fraction=0.6)
 
 
-def test_a_volume_without_a_breast_is_refused(source, editor):
-    noise = np.random.default_rng(0).uniform(0, 20, source.shape)
-    noise[:2, :2] = 1000  # what else there is then counts as air
+def test_a_volume_without_a_breast_is_refused(source, monkeypatch):
+    sees_nothing = glands.editor()
+    air = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    monkeypatch.setattr(
+        sees_nothing.network.segmenter, "forward", lambda images: 9 * air.expand(len(images), 3, 32, 32)
+    )
     with pytest.raises(GeometryError, match="No breast"):
-        edited(Volume(noise.astype(np.float32), source.affine), editor, delta=0.1)
+        edited(source, sees_nothing, delta=0.1)
 
 
 def test_it_can_be_cancelled(source, editor):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import glands
 import pytest
 import torch
 
@@ -24,14 +25,11 @@ def studies(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    size = dataclasses.replace(
-        structure_editor.PRESETS["tiny"], image_size=96, channels=(8, 8), attention=(False, False), head_channels=8
-    )
-    monkeypatch.setitem(structure_editor.PRESETS, "tiny", size)
+    monkeypatch.setitem(structure_editor.PRESETS, "tiny", dataclasses.replace(glands.QUICK, image_size=48))
 
 
 def train(studies, output, **options):
-    return train_structure_editor(studies, output, iterations=8, batch_size=2, **options)
+    return train_structure_editor(studies, output, iterations=4, batch_size=2, **options)
 
 
 def test_a_training_that_was_stopped_ends_where_it_would_have_ended(studies, tmp_path):

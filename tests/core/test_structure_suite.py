@@ -2,9 +2,9 @@
 
 import json
 
+import glands
 import numpy as np
 import pytest
-import torch
 
 from cfmri_core.data.studies import list_studies
 from cfmri_core.errors import CheckpointError, RequestError
@@ -19,11 +19,9 @@ from cfmri_core.evaluation.structure_suite import (
 )
 from cfmri_core.evaluation.suite import run_suite
 from cfmri_core.evaluation.summary import evaluation_page
-from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.segmenter import Segmenter
-from cfmri_core.models.structure_editor import StructureEditor
-from cfmri_core.simulation.protocols import PRESETS
+from cfmri_core.pipeline import structure_images
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 
 
@@ -42,11 +40,11 @@ def judge():
 
 @pytest.fixture(scope="module")
 def result(studies, judge, tmp_path_factory):
-    torch.manual_seed(0)
-    spec = ConditionSpec.from_parameters(list(PRESETS.values()))
-    editor = StructureEditor.create("tiny", spec, Segmenter.load(locate_model("segmenter")))
+    editor = glands.quick_editor(Segmenter.load(locate_model("segmenter")))
     partial = tmp_path_factory.mktemp("suite") / "partial"
-    return run_suite(StructureSuite(editor, judge), studies, partial, pictures=1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(structure_images, "GUIDED_STEPS", 2)
+        return run_suite(StructureSuite(editor, judge), studies, partial, pictures=1)
 
 
 def test_every_arm_is_measured_in_every_case(result):
@@ -104,7 +102,7 @@ def test_a_shift_of_far_fat_is_seen(studies, judge):
 
 def test_studies_without_changed_shares_say_what_is_needed(studies, judge, tmp_path):
     bare = [type(study)(study.subject_id, study.scan_path, study.labels_path) for study in studies]
-    editor = StructureEditor.create("tiny", ConditionSpec.from_parameters(list(PRESETS.values())), judge)
+    editor = glands.quick_editor(judge)
     with pytest.raises(RequestError, match="No study has what the suite 'structure' needs"):
         run_suite(StructureSuite(editor, judge), bare, tmp_path / "partial")
 
