@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.parser
 import email.policy
 import json
@@ -14,7 +15,10 @@ from typing import Any, cast
 import httpx
 
 from cfmri_core.errors import RemoteError
+from cfmri_core.io.atomic import atomic_file
+from cfmri_core.io.nifti import read_nifti
 from cfmri_core.progress import Progress, silent
+from cfmri_core.volume import Volume
 
 _POLL_S = 0.5
 _TIMEOUT_S = 120.0
@@ -48,16 +52,30 @@ class Client:
         """Return models, trainers and their parameters."""
         return cast(dict[str, Any], self._json("GET", "/info/"))
 
-    def infer(self, model: str, image: Path, params: Mapping[str, Any], progress: Progress = silent) -> Answer:
+    def infer(
+        self,
+        model: str,
+        image: Path,
+        params: Mapping[str, Any],
+        progress: Progress = silent,
+        label: Path | None = None,
+    ) -> Answer:
         """Run a model on an image file as a job, following its progress.
+
+        Args:
+            model: Name of the model.
+            image: NIfTI file.
+            params: What is asked of it.
+            progress: Called with the job's progress.
+            label: Mask of the region, for a model that asks for one.
 
         Raises:
             RemoteError: The server refused, the job failed, or the connection broke.
         """
-        with image.open("rb") as stream:
-            response = self._send(
-                "POST", f"/jobs/{model}", files={"file": (image.name, stream)}, data={"params": json.dumps(params)}
-            )
+        with contextlib.ExitStack() as opened:
+            parts = {"file": image, **({} if label is None else {"label": label})}
+            files = {part: (path.name, opened.enter_context(path.open("rb"))) for part, path in parts.items()}
+            response = self._send("POST", f"/jobs/{model}", files=files, data={"params": json.dumps(params)})
         job = response.json()["id"]
         self._follow(job, progress)
         return parse_answer(self._send("GET", f"/jobs/{job}/result"))
@@ -106,6 +124,19 @@ class Client:
         if response.is_success:
             return response
         raise RemoteError(f"{method} {path} gave {response.status_code}: {_detail(response)}")
+
+
+def written_image(answer: Answer, path: Path) -> Volume:
+    """Keep an answer's image as a file, and read it.
+
+    Raises:
+        RemoteError: There is none.
+    """
+    if answer.image is None:
+        raise RemoteError(f"The server sent no image for {path.name}.")
+    with atomic_file(path) as partial:
+        partial.write_bytes(answer.image)
+    return read_nifti(path)
 
 
 def parse_answer(response: httpx.Response) -> Answer:

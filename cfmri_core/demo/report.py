@@ -32,15 +32,22 @@ _FEW_SCANS = (
 )
 
 
-def demo_report(patients: Sequence[Patient], training: dict[str, Any], elapsed_s: float) -> Report:
-    """Compose the report from what the server returned."""
+def demo_report(
+    patients: Sequence[Patient], training: dict[str, Any], anatomy: Sequence[Section], elapsed_s: float
+) -> Report:
+    """Compose the report from what the server returned; ``anatomy`` are the sections about edits of anatomy."""
     sections = [Section("In short", blocks=[_overview(patients)]), *(_patient_section(patient) for patient in patients)]
-    sections += [_retraining_section(patients, training), Section("What this is not", blocks=[Notes(_LIMITS)])]
+    sections += [
+        _retraining_section(patients, training),
+        *anatomy,
+        Section("What this is not", blocks=[Notes(_LIMITS)]),
+    ]
     return Report(
         "Counterfactual MRI, the main job end to end",
         f"{len(patients)} simulated patients that no model was trained on. Through the MONAI Label server over HTTP, "
         "as the 3D Slicer module does it: acquisition parameters predicted, the counterfactual volume generated, "
-        "tissue segmented, the segmenter retrained with counterfactual augmentation, and tissue segmented again.",
+        "tissue segmented, the segmenter retrained with counterfactual augmentation, and tissue segmented again; then "
+        "anatomy edited.",
         sections,
         {
             **provenance(),

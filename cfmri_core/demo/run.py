@@ -10,12 +10,11 @@ from typing import Any
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.pairs import paired_parameters, paired_truth
 from cfmri_core.data.studies import Study, read_labels
-from cfmri_core.demo.client import Answer, Client
+from cfmri_core.demo.client import Answer, Client, written_image
 from cfmri_core.demo.server import running_server
 from cfmri_core.demo.studies import forget_server, prepare_studies
 from cfmri_core.errors import RemoteError
-from cfmri_core.io.atomic import atomic_file
-from cfmri_core.io.nifti import read_nifti, sidecar_of, write_nifti
+from cfmri_core.io.nifti import sidecar_of, write_nifti
 from cfmri_core.io.scan import Scan, read_scan
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.progress import Progress, silent
@@ -78,6 +77,7 @@ def run_demo(out: Path, port: int = 0, progress: Progress = silent) -> Path:
         CheckpointError: A model is missing.
         RemoteError: The server did not do what it should.
     """
+    from cfmri_core.demo.anatomy import anatomy_sections, edit_anatomy
     from cfmri_core.demo.report import demo_report
     from cfmri_core.evaluation.report import write_report
 
@@ -97,7 +97,8 @@ def run_demo(out: Path, port: int = 0, progress: Progress = silent) -> Path:
         training = client.train("tissue_segmenter", TRAINING, progress)
         for patient in patients:
             _segment(client, patient, "after", progress)
-    report = demo_report(patients, training, elapsed_s=time.monotonic() - started)
+        anatomy = edit_anatomy(client, info["models"], studies, out / "results", progress)
+    report = demo_report(patients, training, anatomy_sections(anatomy), elapsed_s=time.monotonic() - started)
     return write_report(out / "report.html", report)
 
 
@@ -118,28 +119,20 @@ def _edit(client: Client, patient: Patient, progress: Progress) -> None:
     answer = client.infer("counterfactual", patient.upload, params, progress)
     patient.evidence = answer.params
     path = patient.upload.with_name("counterfactual.nii.gz")
-    patient.counterfactual = _image(answer, path)
+    patient.counterfactual = written_image(answer, path)
     patient.predicted["counterfactual"] = _predicted(client.infer("iap_predictor", path, {}, progress))
 
 
 def _segment(client: Client, patient: Patient, when: str, progress: Progress) -> None:
     for image in ("source", "counterfactual"):
         answer = client.infer("tissue_segmenter", patient.upload.with_name(f"{image}.nii.gz"), {}, progress)
-        labels = _image(answer, patient.upload.with_name(f"{image}_labels_{when}.nii.gz"))
+        labels = written_image(answer, patient.upload.with_name(f"{image}_labels_{when}.nii.gz"))
         patient.segmented[image, when] = labels.with_voxels(labels.voxels.round().astype("uint8"))
 
 
 def _predicted(answer: Answer) -> dict[str, Any]:
     predicted: dict[str, Any] = answer.params["predicted"]
     return predicted
-
-
-def _image(answer: Answer, path: Path) -> Volume:
-    if answer.image is None:
-        raise RemoteError(f"The server sent no image for {path.name}.")
-    with atomic_file(path) as partial:
-        partial.write_bytes(answer.image)
-    return read_nifti(path)
 
 
 def _require_models(info: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cfmri_core.data.studies import Study, list_studies
 from cfmri_core.progress import Progress, silent
+from cfmri_core.simulation.protocols import SHARE, WITHOUT_LESIONS
 from cfmri_core.simulation.study import StudyPlan, simulate_study
 
 #: Seeds from here on belong to the demo alone: shipped models are trained on seeds below 50,000.
@@ -22,6 +23,9 @@ TEST_PATIENTS = (
     ("GE MEDICAL SYSTEMS", "siemens-avanto-1.5t"),
     ("SIEMENS", "ge-hdx-3t"),
 )
+#: Patients whose anatomy is edited, with their truths; the first comes after contrast agent, with one lesion.
+FIRST_ANATOMY_SEED = 92_001
+WITHOUT_LESION, LESS, MORE, SHARE_CHANGE = "without-lesion", "less", "more", 0.2
 #: All labelled patients come from one manufacturer: the other is what augmentation must make up for.
 TRAINING_MANUFACTURER = "GE MEDICAL SYSTEMS"
 
@@ -33,10 +37,14 @@ class DemoStudies:
     Attributes:
         served: Folder of labelled training patients, given to the server.
         test: Test patients with labels and paired truth, which the server never sees as files.
+        lesion: A patient with a lesion, and the same without it.
+        structure: A patient, and the same with less and with more fibroglandular tissue.
     """
 
     served: Path
     test: tuple[Study, ...]
+    lesion: Study
+    structure: Study
 
 
 def prepare_studies(out: Path, progress: Progress = silent) -> DemoStudies:
@@ -48,7 +56,8 @@ def prepare_studies(out: Path, progress: Progress = silent) -> DemoStudies:
             simulate_study(folder, seed, plan)
             _plan_file(folder).write_text(_signature(seed, plan), encoding="utf-8")
         progress(number, len(plans), f"studies: {folder.name}")
-    return DemoStudies(out / "training", tuple(list_studies(out / "test")))
+    lesion, structure = list_studies(out / "anatomy")
+    return DemoStudies(out / "training", tuple(list_studies(out / "test")), lesion, structure)
 
 
 def forget_server(studies: DemoStudies) -> None:
@@ -61,6 +70,11 @@ def _plans(out: Path) -> dict[str, tuple[Path, int, StudyPlan]]:
     for number, (manufacturer, target) in enumerate(TEST_PATIENTS, 1):
         plan = StudyPlan(changes={"manufacturer": manufacturer}, paired={target: target}, slab_mm=SLAB_MM)
         plans[f"test {number}"] = (out / "test" / f"test-{number:02d}", FIRST_TEST_SEED + number, plan)
+    plan = StudyPlan(paired={WITHOUT_LESION: WITHOUT_LESIONS}, lesions=1, enhanced=True, slab_mm=SLAB_MM)
+    plans["anatomy 1"] = (out / "anatomy" / "lesion-01", FIRST_ANATOMY_SEED, plan)
+    shares = {LESS: f"{SHARE}{-SHARE_CHANGE}", MORE: f"{SHARE}{SHARE_CHANGE}"}
+    plan = StudyPlan(paired=shares, slab_mm=SLAB_MM)
+    plans["anatomy 2"] = (out / "anatomy" / "structure-01", FIRST_ANATOMY_SEED + 1, plan)
     for number in range(1, TRAINING_PATIENTS + 1):
         plan = StudyPlan(changes={"manufacturer": TRAINING_MANUFACTURER}, slab_mm=SLAB_MM)
         plans[f"training {number}"] = (out / "training" / f"train-{number:02d}", FIRST_TRAINING_SEED + number, plan)
@@ -77,4 +91,5 @@ def _plan_file(folder: Path) -> Path:
 
 
 def _signature(seed: int, plan: StudyPlan) -> str:
-    return json.dumps({"seed": seed, "changes": plan.changes, "paired": plan.paired, "slab_mm": plan.slab_mm})
+    said = ("changes", "paired", "slab_mm", "lesions", "enhanced")
+    return json.dumps({"seed": seed, **{name: getattr(plan, name) for name in said}})

@@ -16,13 +16,14 @@ def test_studies_are_made_once_and_a_servers_leavings_go_when_asked(tmp_path, mo
 
     monkeypatch.setattr(studies, "simulate_study", simulate)
     first = studies.prepare_studies(tmp_path)
-    assert len(made) == len(set(made)) == len(studies.TEST_PATIENTS) + studies.TRAINING_PATIENTS
+    expected = len(studies.TEST_PATIENTS) + studies.TRAINING_PATIENTS + 2
+    assert len(made) == len(set(made)) == expected
     assert min(made) > 90_000
     assert [list(study.paired) for study in first.test] == [[target] for _, target in studies.TEST_PATIENTS]
     published = first.served / ".monailabel" / "models"
     published.mkdir(parents=True)
     assert studies.prepare_studies(tmp_path) == first
-    assert len(made) == len(studies.TEST_PATIENTS) + studies.TRAINING_PATIENTS
+    assert len(made) == expected
     assert published.exists()
     studies.forget_server(first)
     assert not published.exists()
