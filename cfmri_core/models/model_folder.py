@@ -25,7 +25,9 @@ from cfmri_core.io.atomic import atomic_folder
 FORMAT_VERSION = 1
 #: Folder of a MONAI bundle that holds the model.
 BUNDLED = "models"
-KINDS = ("editor", "iap_predictor", "segmenter", "direct_editor", "lesion_editor", "palette_editor")
+KINDS = (
+    "editor", "iap_predictor", "segmenter", "direct_editor", "lesion_editor", "palette_editor", "lesion_segmenter",
+)  # fmt: skip
 
 _WEIGHTS = "model.safetensors"
 _DESCRIPTION = "model.json"
