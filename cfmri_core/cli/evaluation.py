@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from cfmri_core.evaluation.suite import Suite, SuiteResult
 
 
-SUITES = ("edit", "iap", "segmentation", "structure", "trust")
-_LATER = ("lesion",)
+SUITES = ("edit", "iap", "segmentation", "lesion", "structure", "trust")
 
 
 def evaluate(
@@ -28,7 +27,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="HTML report with pictures.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many patients.", min=1)] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Suites edit and trust: only this method; may be repeated.")
+        list[str] | None, typer.Option(help="Suites edit, trust, lesion: only this method; may be repeated.")
     ] = None,
     case: Annotated[
         list[str] | None,
@@ -76,12 +75,12 @@ def evaluation_page(
 def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) -> Suite:
     from cfmri_core.models.model_folder import locate_model
 
-    if name in _LATER:
-        raise RequestError(f"Suite '{name}' is not in this version.", f"Use one of: {', '.join(SUITES)}.")
     if name == "structure":
         return _structure_suite(model, options["seed"], device)
     if name == "trust":
         return _trust_suite(model, options, device)
+    if name == "lesion":
+        return _lesion_suite(model, options, device)
     kinds = {"edit": "editor", "iap": "iap_predictor", "segmentation": "segmenter"}
     if name not in kinds:
         raise RequestError(f"Suite '{name}' is not known.", f"Use one of: {', '.join(SUITES)}.")
@@ -117,6 +116,23 @@ def _trust_suite(model: Path | None, options: dict[str, Any], device: str) -> Su
     editor = load_editor(method, model, device)
     trust = load_trust(editor, editor_folder(method, model), model, device)
     return TrustSuite(trust, editor, method=method, seed=options["seed"], slices=options["slices"])
+
+
+def _lesion_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:
+    from cfmri_core.evaluation.lesion_suite import LesionSuite
+    from cfmri_core.models.lesion_segmenter import LesionSegmenter
+    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.pipeline.lesion_method import LESION_METHODS, lesion_method, load_lesion_editor
+    from cfmri_core.pipeline.lesion_region import tissue_segmenter
+
+    methods = tuple(options["edits"]) or tuple(LESION_METHODS)
+    return LesionSuite(
+        {lesion_method(method).model: load_lesion_editor(method, model, device) for method in methods},
+        LesionSegmenter.load(locate_model("lesion_segmenter", model), device),
+        tissue_segmenter(model, device),
+        methods=methods,
+        seed=options["seed"],
+    )
 
 
 def _edit_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:

@@ -13,7 +13,6 @@ from cfmri_core.errors import RequestError
 from cfmri_core.models.device import resolved_device
 
 if TYPE_CHECKING:
-    from cfmri_core.models.segmenter import Segmenter
     from cfmri_core.pipeline.lesion_editing import LesionEdit
     from cfmri_core.pipeline.lesion_region import AskedRegion
     from cfmri_core.volume import Volume
@@ -39,7 +38,7 @@ def lesion(
     from cfmri_core.io.scan import read_scan, write_anatomy_edit
     from cfmri_core.pipeline.lesion_editing import edit_lesion
     from cfmri_core.pipeline.lesion_method import LesionRequest, load_lesion_editor
-    from cfmri_core.pipeline.lesion_region import breast_mask
+    from cfmri_core.pipeline.lesion_region import breast_mask, tissue_segmenter
 
     if insert == remove:
         raise RequestError("Say whether to insert or to remove.", "Give exactly one of --insert and --remove.")
@@ -48,7 +47,7 @@ def lesion(
     scan = read_scan(input_)
     asked = _asked(mask, box, scan.volume)
     editor = load_lesion_editor(method, model, resolved_device(device))
-    breast = breast_mask(scan.volume, _segmenter(model, resolved_device(device)))
+    breast = breast_mask(scan.volume, tissue_segmenter(model, resolved_device(device)))
     with progress_shown() as progress:
         result = edit_lesion(
             scan.volume, scan.acquisition.parameters, asked, request, editor, breast, progress=progress
@@ -80,20 +79,6 @@ def _asked(mask: Path | None, box: str | None, volume: Volume) -> AskedRegion:
     if mask is not None:
         return AskedRegion.of_mask(read_nifti(mask), volume)
     return AskedRegion.of_box(parse_box(box or ""), volume)
-
-
-def _segmenter(root: Path | None, device: str) -> Segmenter | None:
-    """The tissue segmenter, which tells where the breast is; without one all that is not air counts."""
-    from cfmri_core.errors import CheckpointError
-    from cfmri_core.models.model_folder import locate_model
-    from cfmri_core.models.segmenter import Segmenter
-
-    for place in dict.fromkeys((root, None)):
-        try:
-            return Segmenter.load(locate_model("segmenter", place), device)
-        except CheckpointError:
-            continue
-    return None
 
 
 def _summary(result: LesionEdit, written: Path) -> str:

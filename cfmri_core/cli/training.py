@@ -178,6 +178,27 @@ def train_palette_editor_command(
     _train(train_palette_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
 
 
+@app.command("lesion-segmenter")
+def train_lesion_segmenter_command(
+    data: Annotated[Path, typer.Argument(help="Studies with lesion masks; other patients than the editors'.")],
+    output: Output,
+    preset: Preset = "tiny",
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train the segmenter that judges edits of lesions."""
+    from cfmri_core.training.lesion_segmenter import train_lesion_segmenter
+
+    options = _given(iterations=iterations, batch_size=batch_size)
+    _train(
+        train_lesion_segmenter, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options
+    )
+
+
 @app.command("structure-editor")
 def train_structure_editor_command(
     data: Data,

@@ -32,6 +32,7 @@ KINDS = (
     "direct_editor",
     "lesion_editor",
     "palette_editor",
+    "lesion_segmenter",
     "structure_editor",
 )
 

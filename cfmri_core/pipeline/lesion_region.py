@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, binary_fill_holes, distance_transform_edt
 
 from cfmri_core.data.lesion_scans import body
-from cfmri_core.errors import RequestError
+from cfmri_core.errors import CheckpointError, RequestError
+from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.segmentation import segment_volume
 from cfmri_core.volume import Volume
@@ -77,6 +81,19 @@ def dilated(inside: BoolArray, spacing_mm: Sequence[float], reach_mm: float) -> 
     result = np.zeros_like(inside)
     result[box] = distance_transform_edt(~inside[box], sampling=spacing_mm) <= reach_mm
     return result
+
+
+def tissue_segmenter(root: Path | None = None, device: str | torch.device = "cpu") -> Segmenter | None:
+    """Load the tissue segmenter beside a model, else the default one; ``None`` where there is neither.
+
+    Args:
+        root: Where models were asked for, see `locate_model`.
+        device: Torch device.
+    """
+    for place in dict.fromkeys((root, None)):
+        with contextlib.suppress(CheckpointError):
+            return Segmenter.load(locate_model("segmenter", place), device)
+    return None
 
 
 def breast_mask(volume: Volume, segmenter: Segmenter | None) -> BoolArray:

@@ -184,3 +184,36 @@ def test_a_changed_share_is_the_same_subject_under_the_same_protocol(tmp_path):
         (read_nifti(one / "labels.nii.gz").voxels == 2).sum() for one in (folder, folder / "paired" / "more")
     )
     assert after == pytest.approx(1.2 * before, rel=0.03)
+
+
+LESIONED = StudyPlan(paired={"without-lesion": "without-lesions"}, lesions=1, enhanced=True, slab_mm=16)
+
+
+@pytest.fixture(scope="module")
+def lesioned(tmp_path_factory):
+    return simulate_study(tmp_path_factory.mktemp("lesioned") / "sub-0001", 299001, LESIONED)
+
+
+def test_a_lesion_has_a_mask_and_a_twin_without_it(lesioned):
+    mask = read_nifti(lesioned / "lesion.nii.gz").voxels > 0
+    with_lesion = read_nifti(lesioned / "truth.nii.gz").voxels
+    without = read_nifti(lesioned / "paired" / "without-lesion" / "truth.nii.gz").voxels
+    assert 5 < mask.sum() < 1500
+    assert with_lesion[mask].mean() > 1.2 * without[mask].mean()
+    far = np.ones(mask.shape, bool)
+    i, j, _ = np.argwhere(mask).mean(axis=0).astype(int)
+    far[max(i - 20, 0) : i + 20, max(j - 20, 0) : j + 20] = False
+    assert np.abs(with_lesion - without)[far].max() < 0.02 * with_lesion.max()
+    same = json.loads((lesioned / "paired" / "without-lesion" / "study.json").read_text())["parameters"]
+    assert same == json.loads((lesioned / "study.json").read_text())["parameters"]
+
+
+def test_what_is_invented_of_lesions_and_agent_is_said(lesioned):
+    note = json.loads((lesioned / "study.json").read_text())["note"]
+    assert "Invented: lesions" in note
+    assert "concentration in each tissue invented" in note
+
+
+def test_a_study_with_a_lesion_mask_is_listed_with_it(lesioned):
+    (study,) = list_studies(lesioned.parent)
+    assert study.lesion_path == lesioned / "lesion.nii.gz"
