@@ -13,6 +13,7 @@ from cfmri_core.data.pairs import paired_truth
 from cfmri_core.data.studies import Study, read_labels
 from cfmri_core.demo.client import Client, written_image
 from cfmri_core.demo.studies import LESS, MORE, SHARE_CHANGE, WITHOUT_LESION, DemoStudies
+from cfmri_core.errors import GeometryError
 from cfmri_core.evaluation import figures
 from cfmri_core.evaluation.edit_case import UNIT, WINDOW
 from cfmri_core.evaluation.report import Picture, Section
@@ -68,7 +69,9 @@ def _lesion(client: Client, study: Study, out: Path, progress: Progress) -> Anat
     folder = out / study.subject_id
     scan, without = read_scan(study.scan_path), read_scan(study.paired[WITHOUT_LESION] / "dicom")
     mask = folder / "mask.nii.gz"
-    lesion = read_nifti(study.scan_path.parent / "lesion.nii.gz")
+    if study.lesion_path is None:
+        raise GeometryError(f"{study.subject_id} has no lesion mask.", "Remove the demo's folder, and repeat.")
+    lesion = read_nifti(study.lesion_path)
     write_nifti(mask, lesion, None)
     images, evidence = {"scan with the lesion": scan.volume, "the same without it": without.volume}, {}
     for words, mode, source in (("lesion removed", "remove", scan), ("lesion inserted", "insert", without)):

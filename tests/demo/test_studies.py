@@ -40,4 +40,4 @@ def test_a_changed_plan_is_simulated_anew(tmp_path, monkeypatch):
         lambda folder, seed, plan: (again.append(seed), (folder / "dicom").mkdir(parents=True)),
     )
     studies.prepare_studies(tmp_path)
-    assert len(again) == len(studies.TEST_PATIENTS) + studies.TRAINING_PATIENTS
+    assert len(again) == len(studies.TEST_PATIENTS) + studies.TRAINING_PATIENTS + 2
