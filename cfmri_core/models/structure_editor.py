@@ -33,6 +33,9 @@ DENOISERS = (BASE, SEG_CFT, REG_CFT)
 SHARE_COLUMNS = 2
 #: Share that encodes as 0, the factor on it that encodes as 1, and the shares between which it is told apart.
 MIDDLE_SHARE, UNIT_FACTOR, LEAST_SHARE, GREATEST_SHARE = 0.15, 2.0, 0.01, 0.8
+#: How many times as far from the source a target is told as it is. One relative change is a small step to denoisers
+#: that know all shares, and fine-tuning goes through few steps; it learns what a step of this size is to mean.
+TARGET_GAIN = 5.0
 #: Labels of the segmenter.
 FAT, FIBROGLANDULAR = 1, 2
 #: Probabilities are sharpened by this temperature before they are summed to areas: a sum of slightly raised
@@ -160,18 +163,21 @@ class StructureEditor(NetworkModel):
         assert isinstance(found, ConditionalUNet)  # noqa: S101 - tells the type checker, not the user
         return found
 
-    def conditions(self, parameters: Sequence[AcquisitionParameters], shares: Tensor) -> Tensor:
+    def conditions(
+        self, parameters: Sequence[AcquisitionParameters], shares: Tensor, ratio: Tensor | float = 1.0
+    ) -> Tensor:
         """Encode acquisitions and shares.
 
         Args:
             parameters: One for all slices, or one per slice.
             shares: Share of each slice, shape ``(slices,)``.
+            ratio: Wanted over present share, one or one per slice.
 
         Returns:
             Condition vectors, float32, shape ``(slices, width)``.
         """
         encoded = self.spec.encode_all(parameters).to(shares.device)
-        return with_share(encoded.expand(len(shares), -1), shares)
+        return with_share(encoded.expand(len(shares), -1), shares, ratio)
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Return sharpened probabilities of background, fat and fibroglandular tissue, with gradients if enabled.
@@ -208,10 +214,18 @@ class StructureEditor(NetworkModel):
         return math.sqrt(level) * v + math.sqrt(1 - level) * x_t
 
 
-def with_share(conditions: Tensor, shares: Tensor) -> Tensor:
-    """Append the columns of the share; encoded as a logarithm, one relative change is the same step everywhere."""
-    told = torch.log(shares.clamp(LEAST_SHARE, GREATEST_SHARE) / MIDDLE_SHARE) / math.log(UNIT_FACTOR)
-    return torch.cat([conditions, torch.ones_like(told)[:, None], told[:, None]], dim=1).float()
+def with_share(conditions: Tensor, shares: Tensor, ratio: Tensor | float = 1.0) -> Tensor:
+    """Append the columns of the share; encoded as a logarithm, one relative change is the same step everywhere.
+
+    Args:
+        conditions: Encoded acquisitions, shape ``(slices, width)``.
+        shares: Share of each slice, shape ``(slices,)``.
+        ratio: Wanted over present share, one or one per slice; its step is exaggerated by `TARGET_GAIN`.
+    """
+    steps = torch.as_tensor(ratio, dtype=shares.dtype, device=shares.device)
+    told = torch.log(shares.clamp(LEAST_SHARE, GREATEST_SHARE) / MIDDLE_SHARE) + TARGET_GAIN * torch.log(steps)
+    columns = [conditions, torch.ones_like(told)[:, None], told[:, None] / math.log(UNIT_FACTOR)]
+    return torch.cat(columns, dim=1).float()
 
 
 def areas(probabilities: Tensor, breast: Tensor) -> tuple[Tensor, Tensor]:

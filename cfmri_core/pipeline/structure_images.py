@@ -33,8 +33,8 @@ GUIDANCE = "guidance"
 METHODS: Mapping[str, str] = {SEG_CFT: SEG_CFT, REG_CFT: REG_CFT, GUIDANCE: BASE, BASE: BASE}
 #: What users are offered.
 STRUCTURE_METHODS = (SEG_CFT, REG_CFT, GUIDANCE)
-#: Schedule index that slices are taken to, and steps back: few, because fine-tuning goes through them.
-DEPTH, STEPS = 600, 3
+#: Schedule index that slices are taken to, and steps back: few, because fine-tuning goes through all of them.
+DEPTH, STEPS = 400, 2
 #: Steps of `GUIDANCE`, and by how much one of them moves the estimate of the clean slice, on the network's scale.
 GUIDED_STEPS, GUIDED_STEP_SIZE = 16, 0.3
 #: Area added to both sides of a ratio of areas, in pixels: a slice without fibroglandular tissue has no ratio.
@@ -139,7 +139,7 @@ def change_of_images(
 
         seen, where = images[batch.rows].to(editor.device), breasts.rows(batch.rows).to(editor.device)
         source = editor.conditions([parameters], where.shares)
-        target = editor.conditions([parameters], where.shares * ratio)
+        target = editor.conditions([parameters], where.shares, ratio)
         if method == GUIDANCE:
             towards = _Guidance(editor, denoiser, seen, where, ratio)
             return edited_change(
@@ -188,27 +188,12 @@ def edited_change(
     return (edited - x0) / (scale.high_value - scale.low_value) * breasts.room
 
 
-def plain_eps(
-    editor: StructureEditor, denoiser: nn.Module, breasts: Breasts, *, learns_below: int | None = None
-) -> EpsModel:
-    """Return the noise predictor that `edit_friendly` calls: a denoiser that knows the breast.
-
-    Args:
-        editor: Its editor.
-        denoiser: One of the editor's, or one in training.
-        breasts: Of the slices that are edited.
-        learns_below: Only evaluations at smaller schedule indices carry gradients (DRaFT-K: the last K steps);
-            ``None`` leaves gradients as they are.
-
-    Source: Clark et al., ICLR 2024 (DRaFT), section 4.
-    """
+def plain_eps(editor: StructureEditor, denoiser: nn.Module, breasts: Breasts) -> EpsModel:
+    """Return the noise predictor that `edit_friendly` calls: a denoiser that knows the breast of the edited slices."""
 
     def eps(x_t: Tensor, index: int, condition: Tensor) -> Tensor:
         breast = breasts.breast.repeat(len(x_t) // len(breasts.breast), 1, 1, 1)
-        if learns_below is None:
-            return editor.eps(denoiser, x_t, index, condition, breast)
-        with torch.set_grad_enabled(index < learns_below):
-            return editor.eps(denoiser, x_t, index, condition, breast)
+        return editor.eps(denoiser, x_t, index, condition, breast)
 
     return eps
 

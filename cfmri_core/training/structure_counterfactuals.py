@@ -1,8 +1,8 @@
 """Counterfactual fine-tuning: make edits reach the share that is asked for, without leaving what the model knows.
 
 The loss is that of Seg-CFT (Xia et al., arXiv 2509.24913) in the form of a diffusion model: a slice is edited in a few
-steps under another share, of which the last carry gradients (DRaFT, Clark et al., ICLR 2024); a frozen judge says what
-was reached. The prior is kept by a constraint, not a weight: the denoising loss may exceed that of the model before
+steps under another share, all of which carry gradients (DRaFT, Clark et al., ICLR 2024); a frozen judge says what was
+reached. The prior is kept by a constraint, not a weight: the denoising loss may exceed that of the model before
 fine-tuning by `MARGIN` at most (modified differential multiplier method, Platt and Barr 1988, as in causal-gen).
 """
 
@@ -23,12 +23,10 @@ from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoi
 
 #: Largest relative change of the share that is trained, up and down alike, as a logarithm.
 LARGEST_CHANGE = math.log(1.7)
-#: Last steps of an edit that carry gradients.
-LEARNING_STEPS = 2
 #: Excess of the denoising loss that is allowed, as a share of what the untuned model has.
-MARGIN = 0.05
+MARGIN = 0.15
 #: Rate at which the multiplier rises while the constraint is broken, and the damping of the method.
-MULTIPLIER_RATE, DAMPING = 0.05, 10.0
+MULTIPLIER_RATE, DAMPING = 0.02, 1.0
 #: Weight of the areas that are to stay, and of the size of the change where nothing is asked to change.
 STAYING_WEIGHT, CHANGE_WEIGHT = 2.0, 0.3
 
@@ -46,7 +44,7 @@ class TunedDenoiser(nn.Module):
     def __init__(self, denoiser: nn.Module) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.register_buffer("multiplier", torch.ones(()))
+        self.register_buffer("multiplier", torch.zeros(()))
 
 
 class Target(Protocol):
@@ -165,7 +163,8 @@ class CounterfactualLoss:
         with torch.no_grad():
             before = self.denoising(self.base, generator)
         slack = (1 + MARGIN) - now / before
-        term = -(network.multiplier - DAMPING * slack.detach()) * slack
+        # Never negative: a model that denoises better than it must is not pushed away from it.
+        term = -(network.multiplier - DAMPING * slack.detach()).clamp(min=0) * slack
         with torch.no_grad():
             network.multiplier.sub_(MULTIPLIER_RATE * slack.detach()).clamp_(min=0)
         return term
@@ -207,10 +206,9 @@ def counterfactual_change(
     ratio: Tensor,
     noise: NoiseSource,
 ) -> Tensor:
-    """Edit slices as at inference; while gradients are enabled, the last `LEARNING_STEPS` steps carry them."""
+    """Edit slices as at inference, each towards a ratio of its own; gradients, where enabled, go through every step."""
     shares, encoded = breasts.shares, encoded.to(images.device)
-    learns_below = index_grid(DEPTH, STEPS)[LEARNING_STEPS] + 1 if torch.is_grad_enabled() else None
-    eps = plain_eps(editor, denoiser, breasts, learns_below=learns_below)
+    eps = plain_eps(editor, denoiser, breasts)
     return edited_change(
-        editor, eps, images, breasts, with_share(encoded, shares), with_share(encoded, shares * ratio), noise
+        editor, eps, images, breasts, with_share(encoded, shares), with_share(encoded, shares, ratio), noise
     )

@@ -37,9 +37,11 @@ from cfmri_core.training.structure_counterfactuals import (
 from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoisingLoss, StructureDenoisingValidation
 
 #: Part of a training: its share of the asked iterations, see `train_structure_editor`.
-_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.2, "regressor": 0.15, REG_CFT: 0.08}
+_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.18, "regressor": 0.1, REG_CFT: 0.06}
 #: Peak learning rates of a new denoiser and of its fine-tuning.
 BASE_RATE, TUNING_RATE = 8e-4, 1e-3
+#: Slices per step of the fine-tuning: an edit and its gradient take several times what a denoising step takes.
+TUNING_BATCH = 6
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def train_structure_editor(
         output: Receives ``model`` and one folder with checkpoint and TensorBoard events for each part.
         preset: Size of new denoisers, see `cfmri_core.models.structure_editor.PRESETS`.
         iterations: Optimiser steps of the diffusion model; the other parts take fixed shares of it.
-        batch_size: Slices per step.
+        batch_size: Slices per step of the diffusion model; its fine-tuning takes `TUNING_BATCH` at most.
         validation_share: Share of subjects held back to choose the best weights.
         seed: Seed of splits, initialisation, batches and noise.
         segmenter: Segmenter to read breast and share with, which must not mind the contrast of scans; ``None`` trains
@@ -184,10 +186,11 @@ def _fine_tune(run: _Run, name: str) -> float:
         target = RegressorTarget(regressor)
     base = copy.deepcopy(editor.denoiser(BASE)).eval().requires_grad_(False)
     tuned = TunedDenoiser(copy.deepcopy(base).requires_grad_(True))
-    denoising = StructureDenoisingLoss(editor, run.training, run.batch_size)
+    batch_size = min(TUNING_BATCH, run.batch_size)
+    denoising = StructureDenoisingLoss(editor, run.training, batch_size)
     score = train(
         tuned,
-        CounterfactualLoss(editor, base, target, denoising, run.training, run.batch_size),
+        CounterfactualLoss(editor, base, target, denoising, run.training, batch_size),
         CounterfactualValidation(editor, target, run.validation),
         run.output / name,
         run.schedule(name, TUNING_RATE, 60),

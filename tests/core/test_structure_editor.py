@@ -19,7 +19,7 @@ from cfmri_core.models.structure_editor import (
 
 def test_the_same_relative_change_is_the_same_step_of_the_condition():
     shares = torch.tensor([0.1, 0.3])
-    before, after = with_share(torch.zeros(2, 3), shares), with_share(torch.zeros(2, 3), 1.2 * shares)
+    before, after = with_share(torch.zeros(2, 3), shares), with_share(torch.zeros(2, 3), shares, 1.2)
     steps = (after - before)[:, -1]
     assert float(steps[0]) == pytest.approx(float(steps[1]), rel=1e-4)
     assert before.shape == (2, 5)

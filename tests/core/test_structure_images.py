@@ -9,7 +9,6 @@ from cfmri_core.pipeline.structure_images import (
     METHODS,
     change_of_images,
     fibroglandular_area,
-    plain_eps,
     ratio_error,
     read_breasts,
 )
@@ -67,15 +66,6 @@ def test_guidance_moves_the_area_to_where_it_is_asked(ratio, images, breasts, ed
 def test_no_change_asked_is_no_change(images, breasts, editor):
     change = change_of_images(images, breasts, glands.PROTOCOL, 1.0, "seg-cft", editor, 0)
     assert not change.any()
-
-
-def test_only_the_last_steps_carry_gradients(images, breasts, editor):
-    denoiser = editor.denoiser("base").requires_grad_(True)
-    eps = plain_eps(editor, denoiser, breasts, learns_below=200)
-    condition = editor.conditions([glands.PROTOCOL], breasts.shares)
-    assert not eps(images, 500, condition).requires_grad
-    assert eps(images, 100, condition).requires_grad
-    denoiser.requires_grad_(False)
 
 
 def test_the_error_is_nought_when_the_area_is_as_asked(breasts):
