@@ -31,10 +31,10 @@ def evaluate(
     ] = None,
     case: Annotated[
         list[str] | None,
-        typer.Option(help='Suite edit: only this kind of case, e.g. "cross-vendor", "decorrelated"; may be repeated.'),
+        typer.Option(help='Only this kind of case, e.g. "cross-vendor" (edit) or "20 %" (structure); may be repeated.'),
     ] = None,
     slices: Annotated[
-        int | None, typer.Option(help="Suites edit and trust: slices edited of a volume; default all.", min=1)
+        int | None, typer.Option(help="Suites edit, structure, trust: slices edited of a volume; default all.", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every edit.")] = 0,
     model: Annotated[Path | None, typer.Option(help="Model folder, instead of the shipped one.")] = None,
@@ -76,7 +76,7 @@ def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) 
     from cfmri_core.models.model_folder import locate_model
 
     if name == "structure":
-        return _structure_suite(model, options["seed"], device)
+        return _structure_suite(model, options, device)
     if name == "trust":
         return _trust_suite(model, options, device)
     if name == "lesion":
@@ -98,13 +98,14 @@ def _suite(name: str, model: Path | None, options: dict[str, Any], device: str) 
     return SegmentationSuite(Segmenter.load(folder, device))
 
 
-def _structure_suite(model: Path | None, seed: int, device: str) -> Suite:
+def _structure_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:
     from cfmri_core.evaluation.structure_suite import StructureSuite, scoring_segmenter
     from cfmri_core.models.model_folder import locate_model
     from cfmri_core.models.structure_editor import StructureEditor
 
     editor = StructureEditor.load(locate_model("structure_editor", model), device)
-    return StructureSuite(editor, scoring_segmenter(device), seed=seed)
+    chosen = {name: options[name] for name in ("kinds", "slices", "seed")}
+    return StructureSuite(editor, scoring_segmenter(device), **chosen)
 
 
 def _trust_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:

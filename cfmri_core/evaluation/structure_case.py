@@ -20,7 +20,7 @@ from cfmri_core.io.scan import read_scan
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.segmentation import segment_volume
 from cfmri_core.simulation.protocols import share_change
-from cfmri_core.slices import IntensityScale
+from cfmri_core.slices import IntensityScale, slab
 from cfmri_core.volume import Volume
 
 #: Distance from all fibroglandular tissue, before and after, from which fat has no reason to change, in mm.
@@ -67,18 +67,24 @@ class StructurePatient:
         parameters: How it was acquired.
         labels: True tissue labels.
         judge: Segmenter that no editor has seen.
+        slices: First and one past the last slice of the scan that are evaluated.
     """
 
     volume: Volume
     parameters: AcquisitionParameters
     labels: Volume
     judge: Segmenter
+    slices: tuple[int, int]
 
     @classmethod
-    def read(cls, study: Study, judge: Segmenter) -> StructurePatient:
-        """Read scan and labels."""
+    def read(cls, study: Study, judge: Segmenter, slices: int | None = None) -> StructurePatient:
+        """Read scan and labels, or so many slices of their middle."""
         scan = read_scan(study.scan_path)
-        return cls(scan.volume, scan.acquisition.parameters, read_labels(study, scan.volume), judge)
+        count = scan.volume.shape[2]
+        first = max(0, (count - (slices or count)) // 2)
+        shown = first, min(count, first + (slices or count))
+        labels = read_labels(study, scan.volume)
+        return cls(slab(scan.volume, 2, *shown), scan.acquisition.parameters, slab(labels, 2, *shown), judge, shown)
 
     @cached_property
     def found(self) -> Tissue:
@@ -116,8 +122,9 @@ class StructureCase:
             change = share_change(described["target"])
         except (OSError, ValueError, KeyError) as error:
             raise RequestError(f"{folder} does not describe a paired rendering.", "Simulate it again.") from error
-        labels = read_nifti(folder / "labels.nii.gz")
-        return cls(patient, change, read_nifti(folder / "truth.nii.gz"), read_scan(folder / "dicom").volume, labels)
+        truth, labels = (read_nifti(folder / f"{name}.nii.gz") for name in ("truth", "labels"))
+        second_scan = read_scan(folder / "dicom").volume
+        return cls(patient, change, *(slab(volume, 2, *patient.slices) for volume in (truth, second_scan, labels)))
 
     @property
     def ratio(self) -> float:

@@ -47,8 +47,9 @@ EDITS: Mapping[str, tuple[str, bool]] = {
     SEG_CFT + ONE_EDIT: (SEG_CFT, False),
     REG_CFT + ONE_EDIT: (REG_CFT, False),
 }
-#: Cases that the paired tests are about.
+#: Cases that the paired tests are about, and arms that are run in no others, because they take longest.
 PRIMARY = "20 %"
+PRIMARY_ONLY = (GUIDANCE, UNTUNED)
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,15 @@ class StructureSuite:
         editor: Editor under test.
         judge: Segmenter that scores, see `scoring_segmenter`.
         seed: Seed of every edit.
+        kinds: Only these kinds of cases, e.g. ``20 %``; empty means all.
+        slices: Slices of the middle of each volume; ``None`` means all.
     """
 
     editor: StructureEditor
     judge: Segmenter
     seed: int = 0
+    kinds: Sequence[str] = ()
+    slices: int | None = None
     name: str = "structure"
     comparisons: Sequence[Comparison] = tuple(
         Comparison("share_error_percent", SEG_CFT, other, PRIMARY) for other in (REG_CFT, GUIDANCE, UNTUNED, MORPHOLOGY)
@@ -76,6 +81,8 @@ class StructureSuite:
             "structure_editor_sha256": self.editor.sha256,
             "scoring_segmenter_sha256": self.judge.sha256,
             "seed": self.seed,
+            "kinds": list(self.kinds),
+            "slices": self.slices,
         }
 
     def evaluate(self, study: Study, with_pictures: bool) -> PatientResult | None:
@@ -83,13 +90,15 @@ class StructureSuite:
         folders = [folder for folder in study.paired.values() if (folder / "labels.nii.gz").is_file()]
         if study.labels_path is None or not folders:
             return None
-        patient = StructurePatient.read(study, self.judge)
+        patient = StructurePatient.read(study, self.judge, self.slices)
         own = segment_volume(patient.volume, self.editor.segmenter)
         cases, kinds, facts, pictures = {}, {}, {}, []
         for case in sorted((StructureCase.read(patient, folder) for folder in folders), key=lambda case: case.change):
-            name = f"{SHARE}{case.change:+g}"
-            volumes, cases[name] = self._arms(case, own)
-            kinds[name] = f"{100 * abs(case.change):g} %"
+            name, kind = f"{SHARE}{case.change:+g}", f"{100 * abs(case.change):g} %"
+            if self.kinds and kind not in self.kinds:
+                continue
+            volumes, cases[name] = self._arms(case, own, with_all=kind == PRIMARY)
+            kinds[name] = kind
             facts[name] = {"change": case.change}
             if with_pictures and kinds[name] == PRIMARY:
                 pictures += case_pictures(case, {arm: volumes[arm] for arm in (SEG_CFT, REG_CFT, GUIDANCE, MORPHOLOGY)})
@@ -100,7 +109,9 @@ class StructureSuite:
         """Sum up asked and obtained, the response, and the aims."""
         return structure_tables(results)
 
-    def _arms(self, case: StructureCase, own: Volume) -> tuple[dict[str, Volume], dict[str, dict[str, float]]]:
+    def _arms(
+        self, case: StructureCase, own: Volume, *, with_all: bool
+    ) -> tuple[dict[str, Volume], dict[str, dict[str, float]]]:
         patient = case.patient
         volumes: dict[str, Volume] = {SOURCE: patient.volume}
         measured = {
@@ -113,6 +124,8 @@ class StructureSuite:
             **case.measured(volumes[MORPHOLOGY]), "elapsed_s": time.monotonic() - started
         }  # fmt: skip
         for arm, (method, corrects) in EDITS.items():
+            if arm in PRIMARY_ONLY and not with_all:
+                continue
             options: dict[str, Any] = {} if corrects else {"rounds": 1}
             request = StructureRequest(delta=case.change, method=method, seed=self.seed, **options)
             edited = edit_structure(patient.volume, patient.parameters, request, self.editor)

@@ -97,10 +97,13 @@ def _response(results: Sequence[PatientResult]) -> dict[str, _Response]:
     for result in results:
         cases = sorted(result.cases, key=lambda case: result.facts[case]["change"])
         asked = [float(result.facts[case]["change"]) for case in cases]
-        for arm in result.cases[cases[0]] if len(cases) > 1 else ():
-            metrics = [result.cases[case][arm] for case in cases]
+        for arm in dict.fromkeys(arm for case in cases for arm in result.cases[case]):
+            at = [number for number, case in enumerate(cases) if arm in result.cases[case]]
+            metrics = [result.cases[cases[number]][arm] for number in at]
             shifts = [value.get("far_fat_shift_percent", math.nan) for value in metrics]
-            found.setdefault(arm, _Response()).add(asked, [value["response"] for value in metrics], shifts)
+            if len(at) > 1:
+                obtained = [value["response"] for value in metrics]
+                found.setdefault(arm, _Response()).add([asked[number] for number in at], obtained, shifts)
     return found
 
 

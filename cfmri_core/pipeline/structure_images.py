@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, max_pool2d
+from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.diffusion.sampling import EpsModel, NoiseSource, edit_friendly, ignore, shared_noise
@@ -36,7 +36,7 @@ STRUCTURE_METHODS = (SEG_CFT, REG_CFT, GUIDANCE)
 #: Schedule index that slices are taken to, and steps back: few, because fine-tuning goes through all of them.
 DEPTH, STEPS = 400, 2
 #: Steps of `GUIDANCE`, and by how much one of them moves the estimate of the clean slice, on the network's scale.
-GUIDED_STEPS, GUIDED_STEP_SIZE = 16, 0.3
+GUIDED_STEPS, GUIDED_STEP_SIZE = 10, 0.3
 #: Area added to both sides of a ratio of areas, in pixels: a slice without fibroglandular tissue has no ratio.
 LEAST_AREA_PIXELS = 4.0
 
@@ -185,7 +185,18 @@ def edited_change(
     edited = edit_friendly(
         eps, x0, source, target, editor.alpha_bar, index_grid(DEPTH, steps), noise=noise, callback=report
     )
-    return (edited - x0) / (scale.high_value - scale.low_value) * breasts.room
+    change = (edited - x0) / (scale.high_value - scale.low_value)
+    return _without_stripes(change) * breasts.room
+
+
+def _without_stripes(change: Tensor) -> Tensor:
+    """Blur by the binomial 1 2 1 along both axes.
+
+    It takes away what alternates from pixel to pixel and nothing coarser: denoisers that fold pixels into channels can
+    make such stripes, and segmenters take them for tissue that nobody sees.
+    """
+    row = torch.tensor([0.25, 0.5, 0.25], dtype=change.dtype, device=change.device)
+    return conv2d(pad(change, (1, 1, 1, 1), mode="replicate"), torch.outer(row, row)[None, None])
 
 
 def plain_eps(editor: StructureEditor, denoiser: nn.Module, breasts: Breasts) -> EpsModel:

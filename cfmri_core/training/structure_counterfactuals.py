@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from cfmri_core.diffusion.sampling import NoiseSource
 from cfmri_core.diffusion.schedule import index_grid
@@ -27,8 +28,11 @@ LARGEST_CHANGE = math.log(1.7)
 MARGIN = 0.15
 #: Rate at which the multiplier rises while the constraint is broken, and the damping of the method.
 MULTIPLIER_RATE, DAMPING = 0.02, 1.0
-#: Weight of the areas that are to stay, and of the size of the change where nothing is asked to change.
-STAYING_WEIGHT, CHANGE_WEIGHT = 2.0, 0.3
+#: Weights of what is to stay as the judge sees it, and of the mean size of the change in the breast.
+STAYING_WEIGHT, CHANGE_WEIGHT = 1.0, 1.5
+#: Weights of the area of the breast and of changes away from fibroglandular tissue, among what a segmenter sees stay;
+#: and how far from it growth may reach, in pixels.
+AREA_WEIGHT, AWAY_WEIGHT, REACH_PIXELS = 200.0, 10.0, 2
 
 
 class TunedDenoiser(nn.Module):
@@ -62,7 +66,8 @@ class Target(Protocol):
 class SegmenterTarget:
     """Judges by areas: the fibroglandular one is to be as asked, that of the whole breast as it was.
 
-    What is neither is the complement of the breast.
+    What is neither is the complement of the breast. A segmenter also knows where tissue is: fat away from all
+    fibroglandular tissue is to stay as it is, or a haze over the whole breast would do as well.
 
     Attributes:
         editor: Whose segmenter it is.
@@ -74,11 +79,15 @@ class SegmenterTarget:
     def judged(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> tuple[Tensor, Tensor]:
         """Compare soft areas: inside the breast with the wanted one, of the breast with its own before."""
         with torch.no_grad():
-            before = _breast_area(self.editor.probabilities(images))
+            probabilities = self.editor.probabilities(images)
+            before = _breast_area(probabilities)
+            gland = (probabilities[:, FIBROGLANDULAR, None] > 0.5).float()
+            away = 1 - max_pool2d(gland, 2 * REACH_PIXELS + 1, stride=1, padding=REACH_PIXELS)
         found = self.editor.probabilities(edited)
         area, _ = areas(found, breasts.breast)
-        side_effect = (((_breast_area(found) - before) / before.clamp(min=1)) ** 2).mean()
-        return ratio_error(area, breasts, ratio), side_effect
+        swelling = (((_breast_area(found) - before) / before.clamp(min=1)) ** 2).mean()
+        haze = (((edited - images) * away).abs().sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
+        return ratio_error(area, breasts, ratio), AREA_WEIGHT * swelling + AWAY_WEIGHT * haze
 
 
 class RegressorTarget:
@@ -152,7 +161,7 @@ class CounterfactualLoss:
         size = (change.abs().sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
         # Huber: a slice with hardly any fibroglandular tissue must not outweigh the others.
         return nn.functional.huber_loss(error, torch.zeros_like(error), delta=0.3) * 10 + (
-            STAYING_WEIGHT * 100 * side_effect + CHANGE_WEIGHT * size
+            STAYING_WEIGHT * side_effect + CHANGE_WEIGHT * size
         )
 
     def _prior(self, network: TunedDenoiser, generator: torch.Generator) -> Tensor:
