@@ -1,4 +1,4 @@
-"""The MONAI Label application: three models as inference and training tasks.
+"""The MONAI Label application: its models as inference and training tasks.
 
 Served by ``cfmri serve STUDIES``. MONAI Label finds the class by its direct base, `MONAILabelApp`.
 """
@@ -34,7 +34,7 @@ from cfmri_core.errors import RequestError
 
 
 class CounterfactualMriApp(MONAILabelApp):
-    """Predict acquisition parameters, make counterfactual images, segment tissue, and retrain all three."""
+    """Predict acquisition parameters, make counterfactual images, segment tissue, edit lesions, and retrain these."""
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         quiet_libraries()
