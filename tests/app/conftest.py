@@ -60,6 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cfmri_core.models.conditioning import ConditionSpec
     from cfmri_core.models.editor import Editor
     from cfmri_core.models.iap_predictor import IapPredictor
+    from cfmri_core.models.lesion_editor import LesionEditor
     from cfmri_core.models.segmenter import Segmenter
     from cfmri_core.simulation.protocols import PRESETS
 
@@ -69,6 +70,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Editor.create("tiny", spec).save(root / "editor", "Untrained, for tests.")
     IapPredictor.create("tiny", spec).save(root / "iap_predictor", "Untrained, for tests.")
     Segmenter.create("tiny").save(root / "segmenter", "Untrained, for tests.")
+    lesion_editor = LesionEditor.create("tiny", spec)
+    with torch.no_grad():
+        for weights in lesion_editor.network.parameters():  # the last layer begins at zero
+            weights.add_(0.02 * torch.randn_like(weights))
+    lesion_editor.save(root / "lesion_editor", "Untrained, for tests.")
     return root
 
 
