@@ -1,4 +1,4 @@
-"""The MONAI Label application: models as inference and training tasks.
+"""The MONAI Label application: its models as inference and training tasks.
 
 Served by ``cfmri serve STUDIES``. MONAI Label finds the class by its direct base, `MONAILabelApp`.
 """
@@ -34,7 +34,7 @@ from cfmri_core.errors import RequestError
 
 
 class CounterfactualMriApp(MONAILabelApp):
-    """Predict acquisition parameters, make counterfactual images, segment tissue, and retrain what does it."""
+    """Predict acquisition parameters, make counterfactuals, segment tissue, edit anatomy, and retrain these."""
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         quiet_libraries()
@@ -115,7 +115,7 @@ class CounterfactualMriApp(MONAILabelApp):
 
 def _chosen(conf: Mapping[str, str], models: ServedModels) -> dict[str, ModelConfig]:
     asked = conf.get("models", "all")
-    offered = [name for name in CONFIGS if name not in ONLY_WITH_WEIGHTS or models.store.has(ONLY_WITH_WEIGHTS[name])]
+    offered = [name for name in CONFIGS if name not in ONLY_WITH_WEIGHTS or models.store.has(name)]
     names = offered if asked == "all" else [name.strip() for name in asked.split(",")]
     for name in names:
         if name not in CONFIGS:

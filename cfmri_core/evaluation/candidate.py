@@ -12,12 +12,15 @@ import numpy as np
 import torch
 
 from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.data.lesion_scans import load_lesion_scans
 from cfmri_core.data.studies import Study, load_slices, read_labels
+from cfmri_core.diffusion.sampling import add_noise
 from cfmri_core.errors import GeometryError, RequestError
 from cfmri_core.evaluation.segmentation_suite import tissue_dice
 from cfmri_core.io.scan import read_scan
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
+from cfmri_core.models.lesion_editor import LesionEditor
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.models.structure_editor import StructureEditor
 from cfmri_core.pipeline.prediction import predict_acquisition
@@ -97,11 +100,11 @@ def compare(
 
     A segmenter by its mean Dice of fat and fibroglandular tissue; a predictor by the probability it gives to each true
     category and the relative error of each quantity (1 is perfect); an editor by the squared error of the noise it
-    predicts, at fixed noise levels; a structure editor by the relative error of the share that one edit reaches, as
-    its own segmenter sees it.
+    predicts, at fixed noise levels; a lesion editor by the same about the lesions of a study; a structure editor by
+    the relative error of the share that one edit reaches, as its own segmenter sees it.
 
     Args:
-        kind: ``segmenter``, ``iap_predictor``, ``editor`` or ``structure_editor``.
+        kind: ``segmenter``, ``iap_predictor``, ``editor``, ``lesion_editor`` or ``structure_editor``.
         candidate: Model folder.
         current: Model folder, or ``None`` where there is no model yet.
         studies: Held-back studies; those of a segmenter have labels.
@@ -193,6 +196,34 @@ def _structure_score(editor: StructureEditor, study: Study) -> float:
     return float(np.mean(errors))
 
 
+def _lesion_editor_score(editor: LesionEditor, study: Study) -> float:
+    scan, size = load_lesion_scans([study], editor.config.pixel_mm)[0], editor.image_size
+    patches = []
+    for slices, rows, columns in scan.boxes:
+        centre = (rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2
+        chosen = [scan.patch(one, (slices.start + slices.stop) // 2, centre, size)
+                  for one in (scan.images, (scan.lesions > 0).float(), scan.breast)]  # fmt: skip
+        patches.append(torch.stack(chosen))
+    images, context = torch.tensor_split(torch.stack(patches), (1,), dim=1)
+    x0, condition = editor.config.normalisation.to_network(images), editor.spec.encode(scan.parameters)[None]
+    generator = torch.Generator().manual_seed(7)
+    errors = []
+    with torch.inference_mode():
+        for index in torch.linspace(50, len(editor.alpha_bar) - 51, _EDITOR_LEVELS).round().long().tolist():
+            noise = torch.randn(x0.shape, generator=generator)
+            x_t = add_noise(x0, noise, index, editor.alpha_bar).to(editor.device)
+            predicted = editor.eps(x_t, index, condition, context.to(editor.device)).cpu()
+            errors.append(float(((predicted - noise) ** 2).mean()))
+    return float(np.mean(errors))
+
+
+def _lesion_editors_differ(candidate: LesionEditor, current: LesionEditor) -> str:
+    sizes = [(one.image_size, one.config.pixel_mm, one.config.normalisation) for one in (candidate, current)]
+    return (
+        "" if sizes[0] == sizes[1] else "The model in use sees patches of another size, so the two cannot be compared"
+    )
+
+
 def _editors_differ(candidate: Editor, current: Editor) -> str:
     if (candidate.image_size, candidate.normalisation) == (current.image_size, current.normalisation):
         return ""
@@ -216,6 +247,9 @@ def _number(value: float | None) -> str:
 _MEASURES: Mapping[str, _Measure] = {
     "segmenter": _Measure("Dice", True, Segmenter.load, _segmenter_score),
     "iap_predictor": _Measure("score", True, IapPredictor.load, _predictor_score),
+    "lesion_editor": _Measure(
+        "error of the predicted noise", False, LesionEditor.load, _lesion_editor_score, _lesion_editors_differ
+    ),
     "editor": _Measure("error of the predicted noise", False, Editor.load, _editor_score, _editors_differ),
     "structure_editor": _Measure("error of the share", False, StructureEditor.load, _structure_score),
 }

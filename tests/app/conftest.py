@@ -62,6 +62,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cfmri_core.models.conditioning import ConditionSpec
     from cfmri_core.models.editor import Editor
     from cfmri_core.models.iap_predictor import IapPredictor
+    from cfmri_core.models.lesion_editor import LesionEditor
     from cfmri_core.models.segmenter import Segmenter
     from cfmri_core.simulation.protocols import PRESETS
 
@@ -73,6 +74,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Segmenter.create("tiny").save(root / "segmenter", "Untrained, for tests.")
     finds_breasts = Segmenter.load(Path(cfmri_core.__file__).parent / "weights" / "segmenter")
     glands.quick_editor(finds_breasts).save(root / "structure_editor", "Untrained, for tests.")
+    lesion_editor = LesionEditor.create("tiny", spec)
+    with torch.no_grad():
+        for weights in lesion_editor.network.parameters():  # the last layer begins at zero
+            weights.add_(0.02 * torch.randn_like(weights))
+    lesion_editor.save(root / "lesion_editor", "Untrained, for tests.")
     return root
 
 

@@ -18,7 +18,7 @@ from cfmri_core.acquisition import PARAMETERS
 from cfmri_core.models.editor import Editor
 from cfmri_core.pipeline.uncertainty import UncertaintyCalibration, write_uncertainty
 
-MODELS = ("iap_predictor", "counterfactual", "tissue_segmenter", "structure_editor")
+MODELS = ("iap_predictor", "counterfactual", "tissue_segmenter", "structure_editor", "lesion_editor")
 QUICK = {"slices": "1:3", "steps": 2}
 
 

@@ -16,6 +16,7 @@ from cfmri_core.cli import main
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
+from cfmri_core.models.lesion_editor import LesionEditor
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
@@ -70,6 +71,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     editor.save(root / "editor", "Untrained, for tests.")
     IapPredictor.create("tiny", spec).save(root / "iap_predictor", "Untrained, for tests.")
     Segmenter.create("tiny").save(root / "segmenter", "Untrained, for tests.")
+    lesion_editor = LesionEditor.create("tiny", spec)
+    with torch.no_grad():
+        for weights in lesion_editor.network.parameters():
+            weights.add_(0.02 * torch.randn_like(weights))
+    lesion_editor.save(root / "lesion_editor", "Untrained, for tests.")
     return root
 
 

@@ -42,10 +42,12 @@ class SourceImage:
     Attributes:
         volume: The voxels and their place.
         acquisition: Parameters from the sidecar or the DICOM header; empty where there is neither.
+        mask: Image that was sent along to mark a region; ``None`` if none was.
     """
 
     volume: Volume
     acquisition: AcquisitionParameters
+    mask: Volume | None = None
 
 
 def read_image(path: Path) -> SourceImage:

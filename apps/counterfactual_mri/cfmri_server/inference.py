@@ -77,12 +77,14 @@ class Input:
         session_id: MONAI Label session, or empty.
         params: JSON text of the form field.
         file: Upload, or ``None``.
+        label: Mask on the image's grid, uploaded with it, or ``None``.
     """
 
     image: str
     session_id: str
     params: str
     file: UploadFile | None
+    label: UploadFile | None = None
 
     @property
     def image_id(self) -> str:
@@ -95,9 +97,10 @@ async def request_input(
     session_id: str = "",
     params: Annotated[str, Form()] = "{}",
     file: Annotated[UploadFile | None, File()] = None,
+    label: Annotated[UploadFile | None, File()] = None,
 ) -> Input:
     """Collect the query, form and file of an inference request."""
-    return Input(image, session_id, params, file)
+    return Input(image, session_id, params, file, label)
 
 
 RequestInput = Annotated[Input, Depends(request_input)]
@@ -181,13 +184,15 @@ def submit(model: str, given: Input, *, is_lasting: bool = True) -> Job:
     if not task.is_valid():
         raise CfmriError(f"The server has no trained {model}.", "Train one with POST /train/.")
     params = parse_params(task.schema, given.params, model)
+    task.check(params, has_label=given.label is not None)
     source = _named_source(given)
     job = job_queue().open(model, task.device(params), is_lasting=is_lasting)
     try:
-        path = source or _stored_upload(given, job.folder)
+        path = source or _stored_upload(given.file, "input", job.folder)
+        label = None if given.label is None else _stored_upload(given.label, "label", job.folder)
 
         def work(folder: Path, progress: Progress) -> Outcome:
-            outcome = task.run(app_instance().datastore().on_disk(path, progress), params, folder, progress)
+            outcome = task.run(app_instance().datastore().on_disk(path, progress), params, folder, progress, label)
             origin = app_instance().datastore().origin(given.image_id) if given.image_id else {}
             return dataclasses.replace(outcome, report={**outcome.report, **origin})
 
@@ -220,11 +225,10 @@ def _named_source(given: Input) -> Path | None:
     return Path(app_instance().datastore().require_image(given.image))
 
 
-def _stored_upload(given: Input, folder: Path) -> Path:
-    upload = given.file
+def _stored_upload(upload: UploadFile | None, name: str, folder: Path) -> Path:
     if upload is None:
         raise FieldError("No image is given.", field="file")
-    path = folder / f"input{require_image_extension(upload.filename or '')}"
+    path = folder / f"{name}{require_image_extension(upload.filename or '')}"
     with path.open("wb") as target:
         shutil.copyfileobj(upload.file, target)
     return path

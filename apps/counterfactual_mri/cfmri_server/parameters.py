@@ -9,6 +9,7 @@ from typing import Any
 from cfmri_core.acquisition import PARAMETERS, Parameter
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.structure_editor import GREATEST_SHARE, LEAST_SHARE
+from cfmri_core.pipeline.lesion_method import DEFAULT_LESION_METHOD, LESION_METHODS, MODES
 from cfmri_core.pipeline.method import METHODS, SOURCE_NOISE
 from cfmri_core.pipeline.structure import LARGEST_DECREASE, LARGEST_INCREASE
 from cfmri_core.pipeline.structure_images import STRUCTURE_METHODS
@@ -44,7 +45,8 @@ class PublishedParameter:
         name: Key in `params`.
         label: Text beside the control.
         unit: Unit symbol, empty where there is none.
-        type: ``number``, ``integer``, ``choice``, ``text`` or ``boolean``.
+        type: ``number``, ``integer``, ``choice``, ``text``, ``boolean``, or ``region`` (a mask sent as the part
+            ``label``, or a box of voxels).
         minimum: Smallest accepted number.
         maximum: Largest accepted number.
         support: Range in which the model was trained; outside it results come with a warning.
@@ -150,6 +152,29 @@ STRUCTURE_OPTIONS: tuple[PublishedParameter, ...] = (
                             "guidance is not fine-tuned and slower"),
     _SEED,
 )  # fmt: skip
+
+
+def lesion_options(methods: Sequence[str]) -> list[PublishedParameter]:
+    """Return how a lesion edit can be made.
+
+    Args:
+        methods: Those that there is a model for.
+    """
+    most = max(method.depth for method in LESION_METHODS.values())
+    return [
+        PublishedParameter(name="mode", label="What to do", type="choice", choices=MODES, default=MODES[0],
+                           help="insert a lesion into the region, or remove what is there"),
+        PublishedParameter(name="region", label="Region", type="region",
+                           help="Mask on the image's grid (part label), or box i0,j0,k0,i1,j1,k1 of its voxels, the "
+                                "last left out; one of them"),
+        PublishedParameter(name="method", label="Method", type="choice", choices=tuple(methods),
+                           default=DEFAULT_LESION_METHOD,
+                           help="mededit may change a margin around the region; the others are for comparison"),
+        PublishedParameter(name="steps", label="Steps", type="integer", minimum=1, maximum=most,
+                           help="Denoising steps; empty uses the method's own"),
+        _SEED,
+    ]  # fmt: skip
+
 
 TRAIN_OPTIONS: tuple[PublishedParameter, ...] = (
     PublishedParameter(name="epochs", label="Epochs", type="integer", minimum=1, maximum=MAX_EPOCHS,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters
 from cfmri_core.errors import CfmriError
 from cfmri_core.models.structure_editor import GREATEST_SHARE, LEAST_SHARE
+from cfmri_core.pipeline.lesion_method import DEFAULT_LESION_METHOD, LESION_METHODS
 from cfmri_core.pipeline.method import METHODS
 from cfmri_core.pipeline.structure import LARGEST_DECREASE, LARGEST_INCREASE
 from cfmri_core.pipeline.structure_images import STRUCTURE_METHODS
@@ -187,6 +188,36 @@ class StructureParams(InferParams):
                 "Give exactly one of them.", field="fgt_fraction", value=self.fgt_fraction,
                 accepted="a share, or nothing where delta is given",
             )  # fmt: skip
+        return self
+
+
+class LesionParams(InferParams):
+    """What `lesion_editor` accepts; the region is given here or as the part ``label`` of the request.
+
+    Attributes:
+        mode: ``insert`` or ``remove``.
+        method: One of `LESION_METHODS`.
+        region: Half-open box ``i0, j0, k0, i1, j1, k1`` of voxels of the image's array.
+        steps: Denoising steps; ``None`` is the method's own.
+        seed: Same seed, same result.
+    """
+
+    mode: Literal["insert", "remove"] = "insert"
+    method: str = DEFAULT_LESION_METHOD
+    region: list[int] | None = Field(default=None, min_length=6, max_length=6)
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+
+    @model_validator(mode="after")
+    def _method_and_its_steps(self) -> LesionParams:
+        if self.method not in LESION_METHODS:
+            accepted = ", ".join(LESION_METHODS)
+            raise FieldError("There is no such method.", f"Use one of: {accepted}.", field="method", value=self.method,
+                             accepted=accepted)  # fmt: skip
+        most = LESION_METHODS[self.method].depth
+        if self.steps is not None and self.steps > most:
+            raise FieldError(f"{self.method} has at most {most} steps.", f"Give 1 to {most}.", field="steps",
+                             value=self.steps, accepted=f"1 to {most}")  # fmt: skip
         return self
 
 

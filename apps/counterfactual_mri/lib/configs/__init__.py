@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lib.configs.counterfactual import CounterfactualConfig
 from lib.configs.iap_predictor import IapPredictorConfig
+from lib.configs.lesion_editor import LesionEditorConfig
 from lib.configs.structure_editor import StructureEditorConfig
 from lib.configs.tissue_segmenter import TissueSegmenterConfig
 
@@ -13,6 +14,7 @@ CONFIGS = {
     "counterfactual": CounterfactualConfig,
     "tissue_segmenter": TissueSegmenterConfig,
     "structure_editor": StructureEditorConfig,
+    "lesion_editor": LesionEditorConfig,
 }
-#: Models that are offered only while there are weights for them, with the kind of model that they need.
-ONLY_WITH_WEIGHTS = {"structure_editor": "structure_editor"}
+#: Models that are offered only while there are weights for them; they are called as the kind of their weights.
+ONLY_WITH_WEIGHTS = ("lesion_editor", "structure_editor")

@@ -7,6 +7,7 @@ affine or change the dtype (its clients always ask for uint8), and it knows neit
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import tempfile
 from abc import abstractmethod
@@ -68,14 +69,27 @@ class VolumeTask(InferTask, Generic[Params]):
     def infer(self, image: SourceImage, params: Params, device: str, progress: Progress) -> Inference:
         """Compute the result of one image."""
 
-    def run(self, source: Path, params: Params, folder: Path, progress: Progress) -> Outcome:
-        """Read an image, compute, and write the result image into ``folder``.
+    def check(self, params: Params, *, has_label: bool) -> None:
+        """Refuse at once what need not wait for its turn.
+
+        Raises:
+            FieldError: A mask was sent that the task has no use for.
+        """
+        del params
+        if has_label:
+            raise FieldError("This model takes no mask.", "Leave the part 'label' out.", field="label")
+
+    def run(self, source: Path, params: Params, folder: Path, progress: Progress, label: Path | None = None) -> Outcome:
+        """Read an image, and the mask that was sent with it; compute, and write the result image into ``folder``.
 
         Raises:
             CfmriError: The image cannot be read, the request does not fit it, or the model failed.
         """
         with _nameless(source.parent):
             image = read_image(source)
+        if label is not None:
+            with _nameless(label.parent):
+                image = dataclasses.replace(image, mask=read_image(label).volume)
         result = self.infer(image, params, self.device(params), progress)
         if result.volume is None:
             return Outcome(None, plain(result.report))
