@@ -195,6 +195,28 @@ def test_cancel_on_the_server(logic, study, live_server):
     assert slicer.mrmlScene.GetNumberOfNodes() == before
 
 
+def test_anatomy_is_edited_where_an_roi_lies_and_nowhere_else(logic, study, live_studies):
+    from cfmri_core.data.studies import list_studies, read_labels
+    from cfmri_core.io.scan import read_scan
+
+    first = list_studies(live_studies)[0]
+    glands = np.argwhere(read_labels(first, read_scan(first.scan_path).volume).voxels == 2)
+    middle = glands[np.linalg.norm(glands - glands.mean(axis=0), axis=1).argmin()]
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    roi.SetSize(12, 12, 8)
+    roi.SetCenter(*(affineOf(study) @ [*middle, 1])[:3])
+    node = logic.edit("lesion_editor", study, {"mode": "insert", "steps": 2}, roi)
+    assert node.GetName() == "[synthetic] scan (lesion inserted)"
+    before, after = slicer.util.arrayFromVolume(study), slicer.util.arrayFromVolume(node)
+    changed = np.argwhere(before != after)[:, ::-1]
+    assert len(changed) > 10
+    spacing = np.linalg.norm(affineOf(study)[:3, :3], axis=0)
+    assert np.abs((changed - middle) * spacing).max() < 20
+    less = logic.edit("structure_editor", study, {"delta": -0.2})
+    assert less.GetName().startswith("[synthetic] scan (fibroglandular share ")
+    assert np.abs(affineOf(less) - affineOf(study)).max() < 1e-3
+
+
 def test_the_panel_from_connection_to_comparison(qapp, live_server, study, layout):
     panel = CounterfactualMRIWidget()
     ui = panel.ui
