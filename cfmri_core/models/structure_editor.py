@@ -1,5 +1,6 @@
-"""The structure editor: a diffusion model conditioned on acquisition parameters and the fibroglandular share, and
-networks fine-tuned from it that change the share in one evaluation.
+"""The structure editor: a diffusion model that knows the fibroglandular share, and networks that change it.
+
+They were fine-tuned from the diffusion model and need one evaluation.
 
 The share of a slice is that of its breast: fibroglandular area over breast area, both as the editor's own segmenter
 sees them. The editor holds that segmenter, because breast, share and success of an edit are all read with it.

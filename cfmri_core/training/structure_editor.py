@@ -225,8 +225,8 @@ def _card(editor: StructureEditor, subjects: int, command: str, scores: dict[str
     parameters = sum(value.numel() for value in editor.denoiser(BASE).parameters()) / 1e6
     return model_card(
         "Structure editor: more or less fibroglandular tissue",
-        f"Three networks of single slices ({parameters:.1f} M parameters each, preset `{editor.preset}`): a conditional "
-        "diffusion model `base`; and networks that began with its weights and change the share in one evaluation, "
+        f"Three networks of single slices ({parameters:.1f} M parameters each, preset `{editor.preset}`): a "
+        "conditional diffusion model `base`; and networks that began with its weights and change the share in one evaluation, "
         "fine-tuned on counterfactuals against a frozen segmenter (`seg-cft`) or a frozen regressor of the share "
         "(`reg-cft`), with the diffusion model as the prior. The segmenter is part of the model: it finds the breast "
         "and measures the share.",
