@@ -226,8 +226,8 @@ def _card(editor: StructureEditor, subjects: int, command: str, scores: dict[str
     return model_card(
         "Structure editor: more or less fibroglandular tissue",
         f"Three networks of single slices ({parameters:.1f} M parameters each, preset `{editor.preset}`): a "
-        "conditional diffusion model `base`; and networks that began with its weights and change the share in one evaluation, "
-        "fine-tuned on counterfactuals against a frozen segmenter (`seg-cft`) or a frozen regressor of the share "
+        "conditional diffusion model `base`; and networks that began with its weights, change the share in one "
+        "evaluation, and were fine-tuned against a frozen segmenter (`seg-cft`) or a frozen regressor of the share "
         "(`reg-cft`), with the diffusion model as the prior. The segmenter is part of the model: it finds the breast "
         "and measures the share.",
         data=f"{subjects} training subjects. Shares are those that the segmenter reads.",

@@ -52,7 +52,8 @@ def test_nothing_changes_outside_the_breast_and_the_same_seed_changes_the_same(m
     assert float(change.abs().max()) > 0
     assert not change[breasts.breast == 0].any()
     torch.testing.assert_close(change, again)
-    assert not torch.equal(change, other)
+    has_noise = method in ("guidance", "base")  # the others are one evaluation of the clean slice
+    assert torch.equal(change, other) != has_noise
 
 
 @pytest.mark.parametrize("ratio", [0.7, 1.4])
