@@ -17,12 +17,21 @@ from cfmri_core.errors import CfmriError, CheckpointError
 
 _PACKAGES = ("torch", "monai", "numpy", "pydicom", "highdicom", "nibabel", "SimpleITK", "monailabel", "slicer-core")
 _OPTIONAL = {"monailabel": "cfmri serve", "slicer-core": "the tests of the 3D Slicer module"}
-_MODEL_KINDS = ("editor", "direct_editor", "iap_predictor", "segmenter", "lesion_editor", "palette_editor")
+_MODEL_KINDS = (
+    "editor",
+    "direct_editor",
+    "iap_predictor",
+    "segmenter",
+    "lesion_editor",
+    "palette_editor",
+    "structure_editor",
+)
 #: Models that one can do without, and what for: pairs to train them on are rare.
 _OPTIONAL_MODELS = {
     "direct_editor": "method fast; without it, inversion is used",
     "lesion_editor": "cfmri lesion",
     "palette_editor": "cfmri lesion --method palette",
+    "structure_editor": "cfmri structure",
 }
 
 

@@ -1,4 +1,6 @@
-"""The structure editor: a noise predictor conditioned on acquisition parameters and the fibroglandular share.
+"""The structure editor: a diffusion model that knows the fibroglandular share, and networks that change it.
+
+They were fine-tuned from the diffusion model and need one evaluation.
 
 The share of a slice is that of its breast: fibroglandular area over breast area, both as the editor's own segmenter
 sees them. The editor holds that segmenter, because breast, share and success of an edit are all read with it.
@@ -25,16 +27,17 @@ from cfmri_core.models.precision import autocast
 from cfmri_core.models.segmenter import Segmenter, SegmenterConfig
 from cfmri_core.models.unet import ConditionalUNet, UNetSize, with_tuples
 
-#: The denoisers of an editor: trained as a diffusion model only, and fine-tuned on counterfactuals against a frozen
-#: segmenter (Seg-CFT) or a frozen regressor of the share (Reg-CFT). Source: Xia et al., arXiv 2509.24913.
+#: The networks of an editor: the diffusion model; and those that began with its weights and were fine-tuned on
+#: counterfactuals against a frozen segmenter (Seg-CFT) or a frozen regressor of the share (Reg-CFT).
+#: Source: Xia et al., arXiv 2509.24913.
 BASE, SEG_CFT, REG_CFT = "base", "seg-cft", "reg-cft"
 DENOISERS = (BASE, SEG_CFT, REG_CFT)
 #: Columns of the condition that follow those of the acquisition: whether the share is known, and its logarithm.
 SHARE_COLUMNS = 2
 #: Share that encodes as 0, the factor on it that encodes as 1, and the shares between which it is told apart.
 MIDDLE_SHARE, UNIT_FACTOR, LEAST_SHARE, GREATEST_SHARE = 0.15, 2.0, 0.01, 0.8
-#: How many times as far from the source a target is told as it is. One relative change is a small step to denoisers
-#: that know all shares, and fine-tuning goes through few steps; it learns what a step of this size is to mean.
+#: How many times as far from the source a target is told as it is: one relative change is a small step to a network
+#: that knows all shares; fine-tuning learns what a step of this size is to mean.
 TARGET_GAIN = 5.0
 #: Labels of the segmenter.
 FAT, FIBROGLANDULAR = 1, 2

@@ -28,13 +28,16 @@ from cfmri_core.models.structure_editor import (
 from cfmri_core.progress import Progress, silent
 
 GUIDANCE = "guidance"
-#: Which denoiser a method runs, the default first. ``guidance`` needs no fine-tuning: the segmenter's gradient leads
-#: the untuned denoiser. That alone (`BASE`) does not reach what is asked for; it is there to be compared.
+#: Which network a method runs, the default first. ``guidance`` needs no fine-tuning: the segmenter's gradient leads
+#: the diffusion model. That alone (`BASE`) does not reach what is asked for; it is there to be compared.
 METHODS: Mapping[str, str] = {SEG_CFT: SEG_CFT, REG_CFT: REG_CFT, GUIDANCE: BASE, BASE: BASE}
 #: What users are offered.
 STRUCTURE_METHODS = (SEG_CFT, REG_CFT, GUIDANCE)
-#: Schedule index that slices are taken to, and steps back: few, because fine-tuning goes through all of them.
-DEPTH, STEPS = 400, 2
+#: What the untuned denoiser does: schedule index that slices are taken to, and steps back.
+DEPTH, STEPS = 400, 4
+#: Schedule index that fine-tuned networks are told, and the change in normalised intensity that an output of 1 means
+#: where the share is to become e times what it is.
+CLEAN, CHANGE_GAIN = 1, 3.0
 #: Steps of `GUIDANCE`, and by how much one of them moves the estimate of the clean slice, on the network's scale.
 GUIDED_STEPS, GUIDED_STEP_SIZE = 10, 0.3
 #: Area added to both sides of a ratio of areas, in pixels: a slice without fibroglandular tissue has no ratio.
@@ -129,7 +132,7 @@ def change_of_images(
     Returns:
         Change in normalised intensity, same shape; 0 outside the breast.
     """
-    denoiser = editor.denoiser(METHODS[method])
+    network = editor.denoiser(METHODS[method])
     rows, columns = images.shape[2:]
     noise = shared_noise(seed, rows, columns, editor.device)
 
@@ -140,16 +143,42 @@ def change_of_images(
         seen, where = images[batch.rows].to(editor.device), breasts.rows(batch.rows).to(editor.device)
         source = editor.conditions([parameters], where.shares)
         target = editor.conditions([parameters], where.shares, ratio)
+        if method in (SEG_CFT, REG_CFT):
+            report(0, 1)
+            return counterfactual_change(editor, network, seen, where, target, torch.full_like(where.area, ratio)).cpu()
         if method == GUIDANCE:
-            towards = _Guidance(editor, denoiser, seen, where, ratio)
+            towards = _Guidance(editor, network, seen, where, ratio)
             return edited_change(
                 editor, towards.eps, seen, where, source, target, noise, steps=GUIDED_STEPS, report=report
             ).cpu()
-        eps = plain_eps(editor, denoiser, where)
+        eps = plain_eps(editor, network, where)
         return edited_change(editor, eps, seen, where, source, target, noise, report=report).cpu()
 
     with torch.no_grad():
         return torch.cat(in_batches(edit, images))
+
+
+def counterfactual_change(
+    editor: StructureEditor, network: nn.Module, images: Tensor, breasts: Breasts, target: Tensor, ratio: Tensor
+) -> Tensor:
+    """Run a fine-tuned network once: it says where tissue comes and goes; how much is the logarithm of the ratio.
+
+    Gradients if enabled. A ratio of 1 changes nothing, whatever the network says.
+
+    Args:
+        editor: For its scale.
+        network: One of the editor's, or one in training.
+        images: Normalised slices, shape ``(slices, 1, size, size)``.
+        breasts: Of these slices.
+        target: Conditions asked for.
+        ratio: Wanted over present share of each slice, shape ``(slices,)``.
+
+    Returns:
+        Change in normalised intensity, shape of ``images``; 0 outside the breast.
+    """
+    where = editor.v(network, editor.config.normalisation.to_network(images), CLEAN, target, breasts.breast)
+    change = CHANGE_GAIN * torch.log(ratio)[:, None, None, None] * where
+    return _without_stripes(change) * breasts.room
 
 
 def edited_change(
@@ -164,7 +193,7 @@ def edited_change(
     steps: int = STEPS,
     report: Callable[[int, int], None] = ignore,
 ) -> Tensor:
-    """Edit slices by edit-friendly inversion, and keep what changes inside the breast; gradients if enabled.
+    """Edit slices by edit-friendly inversion, and keep what changes inside the breast.
 
     Args:
         editor: For its scale and schedule.

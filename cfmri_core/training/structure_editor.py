@@ -32,12 +32,12 @@ from cfmri_core.training.structure_counterfactuals import (
     CounterfactualValidation,
     RegressorTarget,
     SegmenterTarget,
-    TunedDenoiser,
+    TunedNetwork,
 )
 from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoisingLoss, StructureDenoisingValidation
 
 #: Part of a training: its share of the asked iterations, see `train_structure_editor`.
-_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.15, "regressor": 0.1, REG_CFT: 0.05}
+_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.3, "regressor": 0.1, REG_CFT: 0.08}
 #: Peak learning rates of a new denoiser and of its fine-tuning.
 BASE_RATE, TUNING_RATE = 8e-4, 1e-3
 #: Slices per step of the fine-tuning: an edit and its gradient take several times what a denoising step takes.
@@ -185,7 +185,7 @@ def _fine_tune(run: _Run, name: str) -> float:
         )  # fmt: skip
         target = RegressorTarget(regressor)
     base = copy.deepcopy(editor.denoiser(BASE)).eval().requires_grad_(False)
-    tuned = TunedDenoiser(copy.deepcopy(base).requires_grad_(True))
+    tuned = TunedNetwork(base)
     batch_size = min(TUNING_BATCH, run.batch_size)
     denoising = StructureDenoisingLoss(editor, run.training, batch_size)
     score = train(
@@ -197,7 +197,7 @@ def _fine_tune(run: _Run, name: str) -> float:
         resume=run.resume,
         progress=run.told(name),
     )
-    editor.denoiser(name).load_state_dict(tuned.denoiser.state_dict())
+    editor.denoiser(name).load_state_dict(tuned.network.state_dict())
     return score
 
 
@@ -225,10 +225,11 @@ def _card(editor: StructureEditor, subjects: int, command: str, scores: dict[str
     parameters = sum(value.numel() for value in editor.denoiser(BASE).parameters()) / 1e6
     return model_card(
         "Structure editor: more or less fibroglandular tissue",
-        f"Three conditional diffusion models of single slices ({parameters:.1f} M parameters each, preset "
-        f"`{editor.preset}`): `base`, and its counterfactual fine-tunings `seg-cft` (against a frozen segmenter) and "
-        "`reg-cft` (against a frozen regressor of the share). The segmenter, trained with random contrast, is part of "
-        "the model: it finds the breast and measures the share.",
+        f"Three networks of single slices ({parameters:.1f} M parameters each, preset `{editor.preset}`): a "
+        "conditional diffusion model `base`; and networks that began with its weights, change the share in one "
+        "evaluation, and were fine-tuned against a frozen segmenter (`seg-cft`) or a frozen regressor of the share "
+        "(`reg-cft`), with the diffusion model as the prior. The segmenter is part of the model: it finds the breast "
+        "and measures the share.",
         data=f"{subjects} training subjects. Shares are those that the segmenter reads.",
         command=command,
         performance=f"On held-back subjects: denoising loss of the diffusion model {scores[BASE]:.4f}; mean absolute "
