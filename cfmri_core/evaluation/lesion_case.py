@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
+from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.lesion_scans import cut, working_stack
 from cfmri_core.models.direct_editor import with_neighbours
 from cfmri_core.models.lesion_segmenter import LesionSegmenter
@@ -37,6 +38,7 @@ class LesionTruth:
         clean_without: The same without noise.
         mask: The lesion, bool, shape of the scan.
         breast: The breast by the true labels, bool, same shape.
+        parameters: How both were scanned.
     """
 
     with_lesion: Volume
@@ -44,6 +46,7 @@ class LesionTruth:
     clean_without: Volume
     mask: BoolArray
     breast: BoolArray
+    parameters: AcquisitionParameters
 
     @property
     def neighbourhood(self) -> BoolArray:
@@ -63,12 +66,11 @@ def insertion_metrics(
         collateral: Mean difference outside the lesion's neighbourhood in the breast, in percent of the range.
         boundary_gradient_ratio: Gradient about the region's border, of that of the true scan with the lesion.
         volume_ratio: Found volume per asked volume.
-        contrast_ratio: Contrast to the surroundings per that of the true lesion.
+        contrast: Of the lesion to its surroundings, in percent of the range.
     """
     near = truth.neighbourhood
     found = (lesion_probability(result, segmenter) > 0.5) & near
     change, span = np.abs(result.voxels - truth.without.voxels), _span(truth.without)
-    true_contrast = _contrast(truth.with_lesion, truth)
     return {
         "dice": dice(found, truth.mask),
         "found": float(is_found(found)),
@@ -76,7 +78,7 @@ def insertion_metrics(
         "collateral": 100 * float(change[truth.breast & ~near].mean()) / span,
         "boundary_gradient_ratio": boundary_gradient(result, region) / boundary_gradient(truth.with_lesion, region),
         "volume_ratio": float(found.sum() / truth.mask.sum()),
-        "contrast_ratio": _contrast(result, truth) / true_contrast if true_contrast else np.nan,
+        "contrast": 100 * _contrast(result, truth) / span,
     }
 
 
