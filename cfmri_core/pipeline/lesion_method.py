@@ -45,7 +45,7 @@ class LesionMethod:
 
 
 #: `mededit`: the dilated region and resampling (Ben Alaya et al. 2024). `repaint`: the same network without either.
-#: `sdedit`: the whole patch is noised a little and denoised (Meng et al. 2022). `palette`: a network that was trained to
+#: `sdedit`: the whole patch is noised a little and denoised (Meng et al. 2022). `palette`: a network trained to
 #: fill regions (Saharia et al. 2022). Guidance, alike for all, resamplings and the depth of `sdedit` were chosen on 6
 #: simulated validation patients.
 LESION_METHODS: Mapping[str, LesionMethod] = {
