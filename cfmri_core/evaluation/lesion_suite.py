@@ -25,6 +25,7 @@ from cfmri_core.evaluation.suite import Comparison, PatientResult
 from cfmri_core.evaluation.summary_table import SummaryTable
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.io.scan import read_scan
+from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.lesion_editor import LesionEditor
 from cfmri_core.models.lesion_segmenter import LesionSegmenter
 from cfmri_core.models.segmenter import Segmenter
@@ -46,6 +47,7 @@ class LesionSuite:
     Attributes:
         editors: Editor by kind.
         segmenter: The independent lesion segmenter, trained on other patients.
+        encoder: Its features tell how like real lesions the inserted ones are, see `lesion_features`.
         tissue: The tissue segmenter that tells the breast, as in use; ``None`` takes all that is not air.
         methods: Which methods.
         seed: Seed of every edit.
@@ -53,6 +55,7 @@ class LesionSuite:
 
     editors: Mapping[str, LesionEditor]
     segmenter: LesionSegmenter
+    encoder: IapPredictor
     tissue: Segmenter | None
     methods: Sequence[str] = tuple(LESION_METHODS)
     seed: int = 0
@@ -77,6 +80,7 @@ class LesionSuite:
             "seed": self.seed,
             "editors": {kind: editor.sha256 for kind, editor in self.editors.items()},
             "lesion_segmenter_sha256": self.segmenter.sha256,
+            "encoder_sha256": self.encoder.sha256,
             "breast": self.tissue.sha256 if self.tissue else "all that is not air",
         }
 
@@ -147,9 +151,7 @@ class LesionSuite:
         return edit.volume, edit.region
 
     def _features(self, volume: Volume, truth: LesionTruth) -> list[list[float]]:
-        return [
-            [round(float(value), 3) for value in row] for row in lesion_features(volume, truth.mask, self.segmenter)
-        ]
+        return [[round(float(value), 3) for value in row] for row in lesion_features(volume, truth.mask, self.encoder)]
 
 
 def _read(study: Study) -> LesionTruth:

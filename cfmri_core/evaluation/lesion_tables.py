@@ -14,7 +14,7 @@ from cfmri_core.evaluation.summary_table import Cell, SummaryTable
 
 MASK, BOX, REMOVAL = "by mask", "by box", "removal"
 #: Features that the distances are of.
-FEATURES = "the deepest features of the independent lesion segmenter"
+FEATURES = "the second-stage features of the predictor that scores edits of acquisition (`scoring_predictor`)"
 #: Random halvings of the patients over which distances are averaged.
 _HALVINGS = 40
 #: Declared before the run: lowest Dice by mask and by box, how far the boundary gradient may lie from the truth's, and
