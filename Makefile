@@ -11,7 +11,8 @@ DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dico
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels evaluate-structure evaluation-page \
+.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels \
+	evaluate-lesion evaluate-structure evaluation-page lesion-weights \
 	studies/evaluation segmentation-study active-learning-study batch-plan demo-weights debian-packages clean
 
 demo: .venv/.runtime
@@ -79,6 +80,18 @@ demo-weights: .venv/.runtime
 	$(BIN)/cfmri calibrate edits training/validation --model cfmri_core/weights --method inversion --replays 2
 	$(BIN)/cfmri calibrate edits training/validation --model cfmri_core/weights --method fast --replays 1
 
+# The lesion editors, and on other subjects the segmenter that judges them: an hour on two cores.
+lesion-weights: .venv/.runtime
+	$(BIN)/cfmri simulate training/lesions --subjects 100 --seed 300000 --slab-mm 36 --lesions 2 --enhanced \
+		--paired results/lesion-targets.json
+	$(BIN)/cfmri simulate training/lesions-independent --subjects 60 --seed 330000 --slab-mm 36 --lesions 2 --enhanced \
+		--paired results/lesion-targets.json
+	$(TRAIN) lesion-editor training/lesions --output training/lesion_editor --iterations 3000 --resume
+	$(TRAIN) palette-editor training/lesions --output training/palette_editor --iterations 3000 --resume
+	$(TRAIN) lesion-segmenter training/lesions-independent --output training/lesion_segmenter --iterations 900 --resume
+	for kind in lesion_editor palette_editor lesion_segmenter; do \
+		mkdir -p cfmri_core/weights/$$kind && cp training/$$kind/model/* cfmri_core/weights/$$kind/; done
+
 # The figures in results/: simulated patients that no shipped model was trained or tuned on. Hours on two cores; what was
 # interrupted goes on. EVALUATE takes further options, e.g. EVALUATE="--device cuda" or EVALUATE="--slices 6".
 EVALUATE ?=
@@ -86,7 +99,7 @@ EVALUATION_PATIENTS ?= 40
 SIMULATED := $(BIN)/cfmri simulate
 EVALUATED := $(BIN)/cfmri evaluate
 
-evaluate: evaluate-edit evaluate-shifted evaluate-iap evaluate-structure evaluation-page
+evaluate: evaluate-edit evaluate-shifted evaluate-iap evaluate-lesion evaluate-structure evaluation-page
 
 evaluate-edit: studies/evaluation
 	$(EVALUATED) studies/evaluation --suite edit --json results/edit.json --report results/edit.html $(EVALUATE)
@@ -112,6 +125,12 @@ evaluate-labels: .venv/.runtime
 		--seed 72000 --slab-mm 30 --paired results/edit-targets.json
 	$(EVALUATED) studies/evaluation-labels --suite edit --case cross-vendor --case decorrelated \
 		--json results/edit-labels.json --report results/edit-labels.html $(EVALUATE)
+
+# Lesions in and out, by all methods; half an hour on two cores.
+evaluate-lesion: .venv/.runtime
+	$(SIMULATED) studies/lesion --subjects $(EVALUATION_PATIENTS) --seed 320000 --slab-mm 36 --lesions 1 --enhanced \
+		--paired results/lesion-targets.json
+	$(EVALUATED) studies/lesion --suite lesion --json results/lesion.json --report results/lesion.html
 
 evaluation-page: .venv/.runtime
 	$(BIN)/cfmri evaluation-page results EVALUATION.md

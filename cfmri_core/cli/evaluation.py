@@ -120,6 +120,7 @@ def _trust_suite(model: Path | None, options: dict[str, Any], device: str) -> Su
 
 
 def _lesion_suite(model: Path | None, options: dict[str, Any], device: str) -> Suite:
+    from cfmri_core.evaluation.fooling import scoring_predictor
     from cfmri_core.evaluation.lesion_suite import LesionSuite
     from cfmri_core.models.lesion_segmenter import LesionSegmenter
     from cfmri_core.models.model_folder import locate_model
@@ -130,6 +131,7 @@ def _lesion_suite(model: Path | None, options: dict[str, Any], device: str) -> S
     return LesionSuite(
         {lesion_method(method).model: load_lesion_editor(method, model, device) for method in methods},
         LesionSegmenter.load(locate_model("lesion_segmenter", model), device),
+        scoring_predictor(device),
         tissue_segmenter(model, device),
         methods=methods,
         seed=options["seed"],

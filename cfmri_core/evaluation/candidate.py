@@ -204,7 +204,8 @@ def _lesion_editor_score(editor: LesionEditor, study: Study) -> float:
         chosen = [scan.patch(one, (slices.start + slices.stop) // 2, centre, size)
                   for one in (scan.images, (scan.lesions > 0).float(), scan.breast)]  # fmt: skip
         patches.append(torch.stack(chosen))
-    images, context = torch.tensor_split(torch.stack(patches), (1,), dim=1)
+    stacked = torch.stack(patches)
+    images, context = stacked[:, :1], stacked[:, 1:]
     x0, condition = editor.config.normalisation.to_network(images), editor.spec.encode(scan.parameters)[None]
     generator = torch.Generator().manual_seed(7)
     errors = []

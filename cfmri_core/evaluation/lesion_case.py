@@ -8,9 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, label
+from torch import nn
 
+from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.lesion_scans import cut, working_stack
+from cfmri_core.errors import RequestError
 from cfmri_core.models.direct_editor import with_neighbours
+from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.lesion_segmenter import LesionSegmenter
 from cfmri_core.pipeline.lesion_detection import lesion_probability
 from cfmri_core.pipeline.lesion_region import BoolArray, dilated
@@ -23,6 +27,8 @@ LEAST_VOXELS = 3
 NEIGHBOURHOOD_MM = 7.5
 #: Width of the shell around the lesion that its contrast is measured against, in mm.
 _SHELL_MM = 6.0
+#: Patch whose features are compared, in pixels and their side in mm.
+_PATCH_PIXELS, _PATCH_PIXEL_MM = 32, 2.34375
 #: Slices of a lesion whose features are compared: its largest.
 _FEATURE_SLICES = 3
 
@@ -37,6 +43,7 @@ class LesionTruth:
         clean_without: The same without noise.
         mask: The lesion, bool, shape of the scan.
         breast: The breast by the true labels, bool, same shape.
+        parameters: How both were scanned.
     """
 
     with_lesion: Volume
@@ -44,6 +51,7 @@ class LesionTruth:
     clean_without: Volume
     mask: BoolArray
     breast: BoolArray
+    parameters: AcquisitionParameters
 
     @property
     def neighbourhood(self) -> BoolArray:
@@ -63,12 +71,11 @@ def insertion_metrics(
         collateral: Mean difference outside the lesion's neighbourhood in the breast, in percent of the range.
         boundary_gradient_ratio: Gradient about the region's border, of that of the true scan with the lesion.
         volume_ratio: Found volume per asked volume.
-        contrast_ratio: Contrast to the surroundings per that of the true lesion.
+        contrast: Of the lesion to its surroundings, in percent of the range.
     """
     near = truth.neighbourhood
     found = (lesion_probability(result, segmenter) > 0.5) & near
     change, span = np.abs(result.voxels - truth.without.voxels), _span(truth.without)
-    true_contrast = _contrast(truth.with_lesion, truth)
     return {
         "dice": dice(found, truth.mask),
         "found": float(is_found(found)),
@@ -76,7 +83,7 @@ def insertion_metrics(
         "collateral": 100 * float(change[truth.breast & ~near].mean()) / span,
         "boundary_gradient_ratio": boundary_gradient(result, region) / boundary_gradient(truth.with_lesion, region),
         "volume_ratio": float(found.sum() / truth.mask.sum()),
-        "contrast_ratio": _contrast(result, truth) / true_contrast if true_contrast else np.nan,
+        "contrast": 100 * _contrast(result, truth) / span,
     }
 
 
@@ -125,24 +132,42 @@ def boundary_gradient(volume: Volume, region: BoolArray) -> float:
     return float(np.hypot(rows, columns)[border].mean())
 
 
-def lesion_features(volume: Volume, mask: BoolArray, segmenter: LesionSegmenter) -> NDArray[np.float64]:
-    """Return the segmenter's deepest features of patches about a lesion, one row per slice of its largest.
+def lesion_features(volume: Volume, mask: BoolArray, encoder: IapPredictor) -> NDArray[np.float64]:
+    """Return features of patches about a lesion, one row per slice of its largest.
+
+    The features are those of the encoder's second stage, averaged over the patch. Its batch normalisation has fixed
+    statistics, so that brightness counts; it knows neither the editors nor the lesion segmenter nor any lesion.
 
     Args:
         volume: The scan, with its lesion or an inserted one.
         mask: The lesion that is there or was asked for: it places the patches.
-        segmenter: Its encoder is the named feature space.
+        encoder: The residual predictor that scores edits of acquisition.
+
+    Raises:
+        RequestError: The encoder is of another architecture.
     """
-    stack, scale = working_stack(volume, segmenter.config.pixel_mm), IntensityScale.of(volume.voxels)
+    stages = _stages(encoder)
+    stack, scale = working_stack(volume, _PATCH_PIXEL_MM), IntensityScale.of(volume.voxels)
     images = stack.images(scale.normalise(np.asarray(stack.native(volume.voxels))))
     inside = stack.label_images(np.asarray(stack.native(mask.astype(np.uint8)))) > 0
     areas = inside.flatten(1).sum(dim=1)
     chosen = torch.sort(torch.topk(areas, min(_FEATURE_SLICES, int((areas > 0).sum()))).indices).values
     rows, columns = (inside.any(dim=0).any(dim=across).nonzero().flatten() for across in (1, 0))
     centre = int(rows[0] + rows[-1] + 1) // 2, int(columns[0] + columns[-1] + 1) // 2
-    patches = cut(with_neighbours(images)[chosen], centre, segmenter.image_size // 2)
+    x = encoder.config.normalisation.to_network(cut(with_neighbours(images)[chosen], centre, _PATCH_PIXELS))
     with torch.inference_mode():
-        return segmenter.features(patches.to(segmenter.device)).cpu().numpy().astype(np.float64)
+        x = x.to(encoder.device)
+        for stage in stages:
+            x = stage(x)
+    return x.mean(dim=(2, 3)).cpu().numpy().astype(np.float64)
+
+
+def _stages(encoder: IapPredictor) -> list[nn.Module]:
+    if encoder.config.architecture != "detail-resnet":
+        raise RequestError("Features are taken from the scoring predictor.", "Load it with `scoring_predictor`.")
+    detail, residual = encoder.network.children()
+    parts = [getattr(residual, name) for name in ("conv1", "bn1", "act", "layer1", "layer2")]
+    return [detail, *parts]
 
 
 def harmonic_fill(volume: Volume, region: BoolArray) -> NDArray[np.float32]:

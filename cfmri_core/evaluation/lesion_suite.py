@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.lesion_scans import breast_labels, read_lesion_mask
 from cfmri_core.data.studies import Study
 from cfmri_core.evaluation.figures import comparison_figure, oriented_slice
@@ -25,6 +25,7 @@ from cfmri_core.evaluation.suite import Comparison, PatientResult
 from cfmri_core.evaluation.summary_table import SummaryTable
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.io.scan import read_scan
+from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.lesion_editor import LesionEditor
 from cfmri_core.models.lesion_segmenter import LesionSegmenter
 from cfmri_core.models.segmenter import Segmenter
@@ -46,6 +47,7 @@ class LesionSuite:
     Attributes:
         editors: Editor by kind.
         segmenter: The independent lesion segmenter, trained on other patients.
+        encoder: Its features tell how like real lesions the inserted ones are, see `lesion_features`.
         tissue: The tissue segmenter that tells the breast, as in use; ``None`` takes all that is not air.
         methods: Which methods.
         seed: Seed of every edit.
@@ -53,6 +55,7 @@ class LesionSuite:
 
     editors: Mapping[str, LesionEditor]
     segmenter: LesionSegmenter
+    encoder: IapPredictor
     tissue: Segmenter | None
     methods: Sequence[str] = tuple(LESION_METHODS)
     seed: int = 0
@@ -77,6 +80,7 @@ class LesionSuite:
             "seed": self.seed,
             "editors": {kind: editor.sha256 for kind, editor in self.editors.items()},
             "lesion_segmenter_sha256": self.segmenter.sha256,
+            "encoder_sha256": self.encoder.sha256,
             "breast": self.tissue.sha256 if self.tissue else "all that is not air",
         }
 
@@ -84,16 +88,16 @@ class LesionSuite:
         """Edit one patient in every way."""
         if study.lesion_path is None or study.labels_path is None or TWIN not in study.paired:
             return None
-        truth, parameters = _read(study)
+        truth = _read(study)
         if not truth.mask.any():
             return None
         features: dict[str, Any] = {REAL: self._features(truth.with_lesion, truth)}
         shown: dict[str, Volume] = {"without": truth.without, "real lesion": truth.with_lesion}
         by_mask = AskedRegion(truth.mask, is_box=False)
         cases: dict[str, Mapping[str, Mapping[str, float]]] = {
-            MASK: self._insertions(MASK, truth, by_mask, parameters, features, shown),
-            BOX: self._insertions(BOX, truth, _box(truth), parameters, features, shown),
-            REMOVAL: self._removals(truth, by_mask, parameters, shown),
+            MASK: self._insertions(MASK, truth, by_mask, features, shown),
+            BOX: self._insertions(BOX, truth, _box(truth), features, shown),
+            REMOVAL: self._removals(truth, by_mask, shown),
         }
         score = cases[MASK].get(DEFAULT_LESION_METHOD, {}).get("dice", float("nan"))
         pictures = [_picture(study.subject_id, shown, truth)] if with_pictures else []
@@ -105,13 +109,12 @@ class LesionSuite:
         kind: str,
         truth: LesionTruth,
         asked: AskedRegion,
-        parameters: AcquisitionParameters,
         features: dict[str, Any],
         shown: dict[str, Volume],
     ) -> dict[str, dict[str, float]]:
-        arms = {}
+        arms, breast = {}, breast_mask(truth.without, self.tissue) | truth.mask
         for method in self.methods:
-            result, region = self._edited(truth.without, parameters, asked, "insert", method)
+            result, region = self._edited(truth.without, truth, breast, asked, LesionRequest(method=method))
             arms[method] = insertion_metrics(result, region, truth, self.segmenter)
             features[f"{kind}/{method}"] = self._features(result, truth)
             if kind == MASK or method == DEFAULT_LESION_METHOD:
@@ -120,11 +123,13 @@ class LesionSuite:
         return arms
 
     def _removals(
-        self, truth: LesionTruth, asked: AskedRegion, parameters: AcquisitionParameters, shown: dict[str, Volume]
+        self, truth: LesionTruth, asked: AskedRegion, shown: dict[str, Volume]
     ) -> dict[str, dict[str, float]]:
         arms, near = {}, truth.neighbourhood
+        breast = breast_mask(truth.with_lesion, self.tissue) | truth.mask
         for method in self.methods:
-            result, region = self._edited(truth.with_lesion, parameters, asked, "remove", method)
+            request = LesionRequest(mode="remove", method=method)
+            result, region = self._edited(truth.with_lesion, truth, breast, asked, request)
             arms[method] = removal_metrics(result, region, truth, self.segmenter)
             if method == DEFAULT_LESION_METHOD:
                 shown[f"{method}, removed"] = result
@@ -138,25 +143,25 @@ class LesionSuite:
         return lesion_tables(results, self.methods, REAL)
 
     def _edited(
-        self, volume: Volume, parameters: AcquisitionParameters, asked: AskedRegion, mode: str, method: str
+        self, volume: Volume, truth: LesionTruth, breast: BoolArray, asked: AskedRegion, request: LesionRequest
     ) -> tuple[Volume, BoolArray]:
-        editor = self.editors[LESION_METHODS[method].model]
-        request = LesionRequest(mode=mode, method=method, seed=self.seed)
-        edit = edit_lesion(volume, parameters, asked, request, editor, breast_mask(volume, self.tissue) | asked.inside)
+        editor = self.editors[LESION_METHODS[request.method].model]
+        seeded = dataclasses.replace(request, seed=self.seed)
+        edit = edit_lesion(volume, truth.parameters, asked, seeded, editor, breast)
         return edit.volume, edit.region
 
     def _features(self, volume: Volume, truth: LesionTruth) -> list[list[float]]:
-        return [
-            [round(float(value), 3) for value in row] for row in lesion_features(volume, truth.mask, self.segmenter)
-        ]
+        return [[round(float(value), 3) for value in row] for row in lesion_features(volume, truth.mask, self.encoder)]
 
 
-def _read(study: Study) -> tuple[LesionTruth, AcquisitionParameters]:
+def _read(study: Study) -> LesionTruth:
     scan, twin = read_scan(study.scan_path), study.paired[TWIN]
     mask, breast = read_lesion_mask(study, scan.volume), breast_labels(study, scan.volume)
     clean = read_nifti(Path(twin) / "truth.nii.gz")
     without = read_scan(Path(twin) / "dicom").volume
-    return LesionTruth(scan.volume, without, clean, mask, np.asarray(breast) | mask), scan.acquisition.parameters
+    return LesionTruth(
+        scan.volume, without, clean, mask, np.asarray(breast) | mask, scan.acquisition.parameters
+    )  # fmt: skip
 
 
 def _box(truth: LesionTruth) -> AskedRegion:

@@ -14,7 +14,7 @@ from cfmri_core.evaluation.summary_table import Cell, SummaryTable
 
 MASK, BOX, REMOVAL = "by mask", "by box", "removal"
 #: Features that the distances are of.
-FEATURES = "the deepest features of the independent lesion segmenter"
+FEATURES = "the second-stage features of the predictor that scores edits of acquisition (`scoring_predictor`)"
 #: Random halvings of the patients over which distances are averaged.
 _HALVINGS = 40
 #: Declared before the run: lowest Dice by mask and by box, how far the boundary gradient may lie from the truth's, and
@@ -90,7 +90,7 @@ def _main_table(
     floor: tuple[float, float],
 ) -> SummaryTable:
     header = ["Given", "Method", "Fréchet distance", "KID", "Dice", "(1 - Dice) x Fréchet", "Boundary gradient",
-              "Found / asked volume", "Contrast / real", "published: FID / Dice / composite"]  # fmt: skip
+              "Found / asked volume", "Contrast, %", "published: FID / Dice / composite"]  # fmt: skip
     rows: list[list[Cell]] = []
     for kind in (MASK, BOX):
         for method in methods:
@@ -98,18 +98,19 @@ def _main_table(
             rows.append(
                 [
                     kind, method, *distances[kind][method], found["dice"], composite[kind][method],
-                    found["boundary_gradient_ratio"], found["volume_ratio"], found["contrast_ratio"],
+                    found["boundary_gradient_ratio"], found["volume_ratio"], found["contrast"],
                     " / ".join(f"{value:g}" for value in told) if told else None,
                 ]
             )  # fmt: skip
     real = next(iter(means[MASK].keys() - set(methods)), None)
     if real:
         found = means[MASK][real]
-        rows.append([real, "none", *floor, found["dice"], None, 1.0, found["volume_ratio"], 1.0, None])
+        rows.append([real, "none", *floor, found["dice"], None, 1.0, found["volume_ratio"], found["contrast"], None])
     caption = (
         f"Fréchet distance and KID: of {FEATURES}, about each lesion; edits of one half of the patients against real "
         "lesions of the other, averaged over halvings. The last row is the floor: real against real. Dice of what that "
         "segmenter finds with the lesion that was asked for; for a box, with the lesion that the box was drawn about. "
+        "Contrast: of the asked place to its surroundings, in percent of the intensity range. "
         "Published: brain lesions, other features, other data; only the order can be compared, not the size. The "
         "published composite by box is the product of the two published figures."
     )

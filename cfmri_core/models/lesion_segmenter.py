@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import torch
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
@@ -100,14 +99,3 @@ class LesionSegmenter(NetworkModel):
         with autocast(images.device):
             output: Tensor = self.network(self.config.normalisation.to_network(images))
         return output.float()
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return the deepest features, averaged over the image, float32, shape ``(batch, channels)``.
-
-        Args:
-            images: As `logits`.
-        """
-        x = self.network.conv_0(self.config.normalisation.to_network(images))
-        for down in (self.network.down_1, self.network.down_2, self.network.down_3, self.network.down_4):
-            x = down(x)
-        return torch.as_tensor(x.mean(dim=(2, 3)).float())

@@ -94,13 +94,14 @@ def edit_lesion(
     if method.is_whole_patch:
         region = work.whole_patch(breast)
         work = _Workplace.of(volume, region, asked, breast, editor, centre=work.centre)
-    edited = _sampled(work, method, request, editor, editor.spec.encode(factual)[None], progress)
+    condition = editor.spec.encode(factual)[None]
+    edited = _sampled(work, method, request, editor, condition, _guidance(request, asked), progress)
     change = work.change(edited)
     if not np.all(np.isfinite(change)):
         raise ModelOutputError("The editor produced values that are not finite.", "Try another method, or retrain.")
     voxels = _merged(volume, change * _feather(region, volume.spacing_mm, method.feather_mm), region)
     evidence = {
-        **_provenance(request, factual, editor),
+        **_provenance(request, asked, factual, editor),
         "region_sha256": hashlib.sha256(np.packbits(asked.inside).tobytes()).hexdigest(),
         "slices": [work.first, work.first + len(work.images)],
         "slice_axis": "ijk"[work.stack.slice_axis],
@@ -222,6 +223,7 @@ def _sampled(
     request: LesionRequest,
     editor: LesionEditor,
     condition: Tensor,
+    guidance: float,
     progress: Progress,
 ) -> Tensor:
     """Run the method on the patch of each slice; normalised intensity, shape ``(slices, 1, size, size)``."""
@@ -239,8 +241,15 @@ def _sampled(
             filling = torch.where(inside, noise(_FILLING_DRAW).expand_as(x0), x0)
             context = torch.cat([context, filling, region], dim=1)
 
+        untold = torch.cat([torch.zeros_like(lesion), context[:, 1:]], dim=1)
+
         def eps(x_t: Tensor, index: int, conditions: Tensor) -> Tensor:
-            return editor.eps(x_t, index, conditions, context)
+            if guidance == 1:
+                return editor.eps(x_t, index, conditions, context)
+            base, wanted = editor.eps(
+                torch.cat([x_t, x_t]), index, conditions, torch.cat([untold, context])
+            ).chunk(2)  # fmt: skip
+            return base + guidance * (wanted - base)
 
         def report(step: int, total: int) -> None:
             progress(batch.number * total + step, batch.count * total, f"{request.mode} by {request.method}")
@@ -290,7 +299,16 @@ def _merged(volume: Volume, change: NDArray[np.float32], region: BoolArray) -> N
     return voxels
 
 
-def _provenance(request: LesionRequest, factual: AcquisitionParameters, editor: LesionEditor) -> dict[str, Any]:
+def _guidance(request: LesionRequest, asked: AskedRegion) -> float:
+    method = lesion_method(request.method)
+    if request.mode == "remove":
+        return 1.0
+    return method.box_guidance if asked.is_box else method.mask_guidance
+
+
+def _provenance(
+    request: LesionRequest, asked: AskedRegion, factual: AcquisitionParameters, editor: LesionEditor
+) -> dict[str, Any]:
     method = lesion_method(request.method)
     return {
         "synthetic": True,
@@ -301,6 +319,7 @@ def _provenance(request: LesionRequest, factual: AcquisitionParameters, editor: 
         "method": request.method,
         "steps": request.steps_used,
         "seed": request.seed,
+        "guidance_scale": _guidance(request, asked),
         "dilation_mm": method.dilation_mm,
         "factual": factual.as_dict(),
         "requested": factual.as_dict(),

@@ -25,6 +25,9 @@ class LesionMethod:
         steps: Denoising steps.
         depth: Schedule index that the region is taken to, of 1000.
         resamplings: How often a step in the middle of the schedule is taken.
+        mask_guidance: How much an insertion follows the mask it is told: 1 follows it, more exaggerates it over what
+            the network would draw without.
+        box_guidance: The same for a box, which says less.
         dilation_mm: How far around the asked region the image may change.
         feather_mm: Over which depth inside the region the change sets in; 0 sets it in at once, as published.
         is_whole_patch: Whether all of the breast in the patch may change, and not the region alone.
@@ -34,18 +37,21 @@ class LesionMethod:
     steps: int
     depth: int
     resamplings: int = 1
+    mask_guidance: float = 2.0
+    box_guidance: float = 2.75
     dilation_mm: float = 0.0
     feather_mm: float = 0.0
     is_whole_patch: bool = False
 
 
 #: `mededit`: the dilated region and resampling (Ben Alaya et al. 2024). `repaint`: the same network without either.
-#: `sdedit`: the whole patch is noised a little and denoised (Meng et al. 2022), to the noise that the published 0.1 of
-#: a linear schedule has. `palette`: a network that was trained to fill regions (Saharia et al. 2022).
+#: `sdedit`: the whole patch is noised a little and denoised (Meng et al. 2022). `palette`: a network trained to
+#: fill regions (Saharia et al. 2022). Guidance, alike for all, resamplings and the depth of `sdedit` were chosen on 6
+#: simulated validation patients.
 LESION_METHODS: Mapping[str, LesionMethod] = {
     "mededit": LesionMethod(model="lesion_editor", steps=25, depth=999, resamplings=2, dilation_mm=7.5, feather_mm=3.0),
     "repaint": LesionMethod(model="lesion_editor", steps=25, depth=999),
-    "sdedit": LesionMethod(model="lesion_editor", steps=10, depth=200, feather_mm=3.0, is_whole_patch=True),
+    "sdedit": LesionMethod(model="lesion_editor", steps=10, depth=400, feather_mm=3.0, is_whole_patch=True),
     "palette": LesionMethod(model="palette_editor", steps=25, depth=999),
 }
 DEFAULT_LESION_METHOD = "mededit"
