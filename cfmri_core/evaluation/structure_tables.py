@@ -81,7 +81,7 @@ def _against_the_rendering(results: Sequence[PatientResult], kinds: Sequence[str
     return SummaryTable(
         "against the same segmenter's reading of the simulated truth",
         "How far the share that the scoring segmenter reads after the edit lies from the one that it reads in the "
-        "simulator's scan of the changed anatomy, in percent: its own errors of calibration cancel. Not among the aims: "
+        "simulator's scan of the changed anatomy, in percent: its errors of calibration cancel. Not among the aims: "
         "added when the floor of that segmenter was seen. Mean over patients [95 % interval].",
         ["Arm", *kinds],
         rows,
