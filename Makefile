@@ -110,7 +110,8 @@ evaluate-iap: studies/evaluation
 evaluate-structure: .venv/.runtime
 	$(SIMULATED) studies/structure --subjects $(EVALUATION_PATIENTS) --seed 360000 --slab-mm 16 \
 		--paired results/structure-targets.json
-	$(EVALUATED) studies/structure --suite structure --json results/structure.json --report results/structure.html
+	$(EVALUATED) studies/structure --suite structure --slices 4 --case "20 %" --case "40 %" \
+		--json results/structure.json --report results/structure.html $(EVALUATE)
 
 # Coils, noise, looks of the scanners and tissue values that no model was trained on.
 evaluate-shifted: .venv/.runtime

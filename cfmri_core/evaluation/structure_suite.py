@@ -25,7 +25,7 @@ from cfmri_core.errors import CheckpointError
 from cfmri_core.evaluation.morphology import grown_or_shrunk
 from cfmri_core.evaluation.structure_case import StructureCase, StructurePatient
 from cfmri_core.evaluation.structure_pictures import case_pictures
-from cfmri_core.evaluation.structure_tables import structure_tables
+from cfmri_core.evaluation.structure_tables import RENDERING, structure_tables
 from cfmri_core.evaluation.suite import Comparison, PatientResult
 from cfmri_core.evaluation.summary_table import SummaryTable
 from cfmri_core.models.segmenter import Segmenter
@@ -37,7 +37,7 @@ from cfmri_core.simulation.protocols import SHARE
 from cfmri_core.volume import Volume
 
 ONE_EDIT = ", one edit"
-SOURCE, RENDERING, MORPHOLOGY, UNTUNED = "source", "simulated truth", "morphology", "not fine-tuned"
+SOURCE, MORPHOLOGY, UNTUNED = "source", "morphology", "not fine-tuned"
 #: Arms that run the editor: method, and whether the condition is corrected.
 EDITS: Mapping[str, tuple[str, bool]] = {
     SEG_CFT: (SEG_CFT, True),

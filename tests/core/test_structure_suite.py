@@ -44,7 +44,7 @@ def result(studies, judge, tmp_path_factory):
     partial = tmp_path_factory.mktemp("suite") / "partial"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(structure_images, "GUIDED_STEPS", 2)
-        return run_suite(StructureSuite(editor, judge), studies, partial, pictures=1)
+        return run_suite(StructureSuite(editor, judge, slices=2, kinds=("20 %",)), studies, partial, pictures=1)
 
 
 def test_every_arm_is_measured_in_every_case(result):
