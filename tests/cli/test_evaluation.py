@@ -61,6 +61,7 @@ def test_suites_iap_and_segmentation_measure_every_scan(cfmri, studies, models, 
         assert metric in cases["scan"][arm]
 
 
+@pytest.mark.parametrize(("suite", "words"), [("structure", "not in this version"), ("nothing", "is not known")])
 def test_other_suites_are_refused(cfmri, studies, tmp_path, suite, words):
     outcome = cfmri("evaluate", studies, "--suite", suite, "--json", tmp_path / "r.json")
     assert outcome.code == 2
