@@ -154,11 +154,11 @@ _SECTIONS: Mapping[str, Callable[[Sequence[ResultFile]], str]] = {
     "structure": _structure,
     "lesion": _plain(
         "Lesions inserted and removed (after MedEdit)",
-        "Each patient's own lesion put into the scan without it, by mask and by box, and taken out of the scan with it; "
-        "contrast-enhanced renderings. *dice*, *found*, *volume_ratio*, *nothing_found* and *residual_probability* are by "
-        "a lesion segmenter trained on other patients; *real lesion* shows what it finds of real ones. *outside_max*: "
-        "largest difference outside the region that a method may change, in stored units; *collateral*: mean difference "
-        "in the breast away from the lesion, in percent of the range.",
+        "Each patient's own lesion put into the scan without it, by mask or box, and taken out of the scan with it; "
+        "contrast-enhanced renderings. A lesion segmenter trained on other patients gives *dice*, *found*, "
+        "*volume_ratio*, *nothing_found* and *residual_probability*; *real lesion* is what it finds of real ones. "
+        "*outside_max*: largest difference outside the region that a method may change, in stored units. *collateral*: "
+        "mean difference in the breast away from the lesion, in percent of the range. *contrast*: in the same percent.",
     ),
     "segmentation": _plain("The shipped segmenter", "Dice with the true labels."),
 }

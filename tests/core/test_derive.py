@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -236,6 +237,23 @@ def test_pixel_scale_keeps_float_precision(voxels):
     assert np.abs(restored - voxels).max() <= 0.51 * scale.slope * (np.ptp(voxels) > 0) + 1e-9 * np.abs(voxels).max()
     if voxels[0] <= 0 <= voxels[-1]:
         assert abs(restored[voxels == 0]).max(initial=0) < 1e-6 * np.ptp(voxels)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.25, -12.5), (2.0, 100.0)])
+def test_the_sources_own_scale_keeps_its_stored_values(source, tmp_path, slope, intercept):
+    headers = [copy.deepcopy(header) for header in source.headers]
+    for header in headers:
+        header.RescaleSlope, header.RescaleIntercept = slope, intercept
+    volume = source.volume.with_voxels((source.volume.voxels * slope + intercept).astype(np.float32))
+    rescaled = dataclasses.replace(source, headers=tuple(headers), volume=volume)
+    scale = PixelScale.of_source(rescaled, volume.voxels)
+    stored = scale.store(volume.voxels)
+    lowest = min(0, source.volume.voxels.min())
+    assert np.array_equal(stored, source.volume.voxels - lowest)
+    assert scale.slope == slope
+    requested = rescaled.acquisition.parameters
+    written = write_derived_series(tmp_path / "out", rescaled, volume, requested, EVIDENCE, scale)
+    assert np.array_equal(read_series(written).volume.voxels, volume.voxels)
 
 
 def simple_itk_volume(folder):

@@ -23,6 +23,8 @@ from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.import_checkpoint import import_checkpoint
+from cfmri_core.models.lesion_editor import LesionEditor, PaletteEditor
+from cfmri_core.models.lesion_segmenter import LesionSegmenter
 from cfmri_core.models.model_folder import KINDS, locate_model, read_model, write_model
 from cfmri_core.models.scripted_segmenter import load_any_segmenter
 from cfmri_core.models.segmenter import Segmenter
@@ -31,7 +33,10 @@ from cfmri_core.training.counterfactuals import read_or_make
 from cfmri_core.training.loop import Schedule, train
 from robustness.malicious_weights import descriptions, lies, pickles
 
-LOADERS = {"editor": Editor, "iap_predictor": IapPredictor, "segmenter": Segmenter, "direct_editor": DirectEditor}
+LOADERS = {
+    model.kind: model
+    for model in (Editor, IapPredictor, Segmenter, DirectEditor, LesionEditor, PaletteEditor, LesionSegmenter)
+}
 SECONDS = 20
 
 

@@ -52,8 +52,12 @@ def require_session_id(text: str) -> str:
     return text
 
 
-def require_image_extension(file_name: str) -> str:
+def require_image_extension(file_name: str, field: str = "file") -> str:
     """Return the extension of an image file's name; a name without any counts as ``.nii.gz``.
+
+    Args:
+        file_name: As the client sent it.
+        field: Part of the request it came in.
 
     Raises:
         FieldError: It is not an accepted image format.
@@ -64,7 +68,7 @@ def require_image_extension(file_name: str) -> str:
     for extension in IMAGE_EXTENSIONS:
         if name.endswith(extension):
             return extension
-    raise _refusal("file", name, ", ".join(IMAGE_EXTENSIONS))
+    raise _refusal(field, name, ", ".join(IMAGE_EXTENSIONS))
 
 
 def _refusal(field: str, value: str, accepted: str) -> FieldError:

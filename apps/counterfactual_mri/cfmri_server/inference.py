@@ -188,7 +188,7 @@ def submit(model: str, given: Input, *, is_lasting: bool = True) -> Job:
     source = _named_source(given)
     job = job_queue().open(model, task.device(params), is_lasting=is_lasting)
     try:
-        path = source or _stored_upload(given.file, "input", job.folder)
+        path = source or _stored_upload(given.file, "file", job.folder)
         label = None if given.label is None else _stored_upload(given.label, "label", job.folder)
 
         def work(folder: Path, progress: Progress) -> Outcome:
@@ -225,10 +225,15 @@ def _named_source(given: Input) -> Path | None:
     return Path(app_instance().datastore().require_image(given.image))
 
 
-def _stored_upload(upload: UploadFile | None, name: str, folder: Path) -> Path:
+def _stored_upload(upload: UploadFile | None, field: str, folder: Path) -> Path:
+    """Store the upload of a part under the part's name.
+
+    Raises:
+        FieldError: There is none, or its name does not end as an image's.
+    """
     if upload is None:
-        raise FieldError("No image is given.", field="file")
-    path = folder / f"{name}{require_image_extension(upload.filename or '')}"
+        raise FieldError("No image is given.", field=field)
+    path = folder / f"{field}{require_image_extension(upload.filename or '', field)}"
     with path.open("wb") as target:
         shutil.copyfileobj(upload.file, target)
     return path
