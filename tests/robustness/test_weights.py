@@ -26,12 +26,19 @@ from cfmri_core.models.import_checkpoint import import_checkpoint
 from cfmri_core.models.model_folder import KINDS, locate_model, read_model, write_model
 from cfmri_core.models.scripted_segmenter import load_any_segmenter
 from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.models.structure_editor import StructureEditor
 from cfmri_core.pipeline.support import read_training_support
 from cfmri_core.training.counterfactuals import read_or_make
 from cfmri_core.training.loop import Schedule, train
 from robustness.malicious_weights import descriptions, lies, pickles
 
-LOADERS = {"editor": Editor, "iap_predictor": IapPredictor, "segmenter": Segmenter, "direct_editor": DirectEditor}
+LOADERS = {
+    "editor": Editor,
+    "iap_predictor": IapPredictor,
+    "segmenter": Segmenter,
+    "direct_editor": DirectEditor,
+    "structure_editor": StructureEditor,
+}
 SECONDS = 20
 
 
