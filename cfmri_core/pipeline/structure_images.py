@@ -144,8 +144,9 @@ def change_of_images(
         source = editor.conditions([parameters], where.shares)
         target = editor.conditions([parameters], where.shares, ratio)
         if method in (SEG_CFT, REG_CFT):
-            report(0, 1)
-            return counterfactual_change(editor, network, seen, where, target, torch.full_like(where.area, ratio)).cpu()
+            change = counterfactual_change(editor, network, seen, where, target, torch.full_like(where.area, ratio))
+            report(1, 1)
+            return change.cpu()
         if method == GUIDANCE:
             towards = _Guidance(editor, network, seen, where, ratio)
             return edited_change(

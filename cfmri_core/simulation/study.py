@@ -117,7 +117,11 @@ def _require_same_plan(root: Path, description: Mapping[str, object]) -> None:
     if not path.is_file():
         return
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    if "plan" in earlier and any(earlier.get(key) != description[key] for key in ("seed", "plan")):
+    if "plan" not in earlier:
+        return
+    # What a plan could not say when the folder was begun was as it is by default.
+    plan = {**_signature(StudyPlan()), **earlier["plan"]}
+    if (earlier.get("seed"), plan) != (description["seed"], description["plan"]):
         raise RequestError(f"{root} holds subjects of another seed or plan.", "Give another folder, or remove it.")
 
 

@@ -28,6 +28,7 @@ from cfmri_core.models.lesion_segmenter import LesionSegmenter
 from cfmri_core.models.model_folder import KINDS, locate_model, read_model, write_model
 from cfmri_core.models.scripted_segmenter import load_any_segmenter
 from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.models.structure_editor import StructureEditor
 from cfmri_core.pipeline.support import read_training_support
 from cfmri_core.training.counterfactuals import read_or_make
 from cfmri_core.training.loop import Schedule, train
@@ -35,7 +36,16 @@ from robustness.malicious_weights import descriptions, lies, pickles
 
 LOADERS = {
     model.kind: model
-    for model in (Editor, IapPredictor, Segmenter, DirectEditor, LesionEditor, PaletteEditor, LesionSegmenter)
+    for model in (
+        Editor,
+        IapPredictor,
+        Segmenter,
+        DirectEditor,
+        LesionEditor,
+        PaletteEditor,
+        LesionSegmenter,
+        StructureEditor,
+    )  # fmt: skip
 }
 SECONDS = 20
 
