@@ -45,7 +45,7 @@ LOADERS = {
         PaletteEditor,
         LesionSegmenter,
         StructureEditor,
-    )  # fmt: skip
+    )
 }
 SECONDS = 20
 
