@@ -30,7 +30,7 @@ from cfmri_core.models.lesion_editor import LesionEditor
 from cfmri_core.models.lesion_segmenter import LesionSegmenter
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.lesion_editing import edit_lesion
-from cfmri_core.pipeline.lesion_method import DEFAULT_LESION_METHOD, LESION_METHODS, LesionRequest
+from cfmri_core.pipeline.lesion_method import DEFAULT_LESION_METHOD, LESION_METHODS, LesionRequest, lesion_method
 from cfmri_core.pipeline.lesion_region import AskedRegion, BoolArray, breast_mask
 from cfmri_core.volume import Volume
 
@@ -76,7 +76,7 @@ class LesionSuite:
     def settings(self) -> Mapping[str, Any]:
         """Models, methods, seed."""
         return {
-            "methods": list(self.methods),
+            "methods": {name: vars(lesion_method(name)) for name in self.methods},
             "seed": self.seed,
             "editors": {kind: editor.sha256 for kind, editor in self.editors.items()},
             "lesion_segmenter_sha256": self.segmenter.sha256,
