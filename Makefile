@@ -70,7 +70,7 @@ demo-weights: .venv/.runtime
 	mkdir -p training/structure_scoring
 	for number in $$(seq -f %04g 1 160); do ln -sfn ../scoring/sub-$$number training/structure_scoring/sub-$$number; done
 	$(TRAIN) segmenter training/structure_scoring --output training/scoring_segmenter --preset scoring \
-		--augmentation contrast-randomisation --iterations 300 --batch-size 8 --seed 37 --resume
+		--augmentation contrast-randomisation --iterations 1200 --batch-size 8 --seed 37 --resume
 	for kind in editor direct_editor iap_predictor scoring_predictor segmenter structure_editor scoring_segmenter; do \
 		mkdir -p cfmri_core/weights/$$kind && cp training/$$kind/model/* cfmri_core/weights/$$kind/; done
 	$(BIN)/cfmri calibrate support training/unlabelled training/validation --model cfmri_core/weights
