@@ -65,9 +65,9 @@ def test_coverage_chooses_the_scanner_that_has_no_label(datastore):
 
 def test_disagreement_chooses_by_the_stored_scores(datastore, served):
     answer = CounterfactualDisagreement(scored(served, datastore, **{"ge-2": 0.4, "siemens": 0.1}))({}, datastore)
-    assert (answer["id"], answer["scored"], answer["message"]) == ("ge-2", 2, "")
-    partly = CounterfactualDisagreement(Scoring(served))({"exclude": ["ge-2"]}, datastore)
-    assert partly["id"] == "siemens"
+    assert (answer["id"], answer["scored"], answer["message"]) == ("siemens", 2, "")  # no label is of that scanner
+    partly = CounterfactualDisagreement(Scoring(served))({"exclude": ["siemens"]}, datastore)
+    assert partly["id"] == "ge-2"
 
 
 def test_without_scores_it_goes_by_coverage_and_says_so(datastore, served, folder):

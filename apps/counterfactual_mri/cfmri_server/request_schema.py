@@ -65,11 +65,25 @@ class InferParams(RequestParams):
     result_compress: bool = True
 
 
-class CounterfactualParams(InferParams):
+class EditParams(InferParams):
+    """What every editor accepts.
+
+    Attributes:
+        factual: What the client knows of how the image was acquired, by parameter name; it outranks the header.
+    """
+
+    factual: dict[str, Any] | None = None
+
+    @field_validator("factual", mode="before")
+    @classmethod
+    def _factual_parameters(cls, value: object) -> object:
+        return AcquisitionParameters().replaced(value).known() if isinstance(value, Mapping) else value
+
+
+class CounterfactualParams(EditParams):
     """What `counterfactual` accepts: target parameters (absent or null keeps the factual value) and options.
 
     Attributes:
-        factual: What the client knows of how the image was acquired, by parameter name.
         method: Editing method; ``None`` is the server's own.
         guidance_scale: Strength of guidance; ``None`` is the method's own.
         steps: Denoising steps; ``None`` is the method's own.
@@ -87,7 +101,6 @@ class CounterfactualParams(InferParams):
     slice_thickness_mm: float | None = None
     echo_time_ms: float | None = None
     repetition_time_ms: float | None = None
-    factual: dict[str, Any] | None = None
     method: str | None = None
     guidance_scale: float | None = Field(default=None, ge=0.0, le=MAX_GUIDANCE_SCALE, allow_inf_nan=False)
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
@@ -100,11 +113,6 @@ class CounterfactualParams(InferParams):
     @classmethod
     def _in_accepted_range(cls, value: object, info: Any) -> object:
         return AcquisitionParameters(**{info.field_name: value}).as_dict()[info.field_name]
-
-    @field_validator("factual", mode="before")
-    @classmethod
-    def _factual_parameters(cls, value: object) -> object:
-        return AcquisitionParameters().replaced(value).known() if isinstance(value, Mapping) else value
 
     @field_validator("method")
     @classmethod
@@ -155,7 +163,7 @@ class CounterfactualParams(InferParams):
         return start, stop
 
 
-class StructureParams(InferParams):
+class StructureParams(EditParams):
     """What `structure_editor` accepts: exactly one of share and change.
 
     Attributes:
@@ -191,7 +199,7 @@ class StructureParams(InferParams):
         return self
 
 
-class LesionParams(InferParams):
+class LesionParams(EditParams):
     """What `lesion_editor` accepts; the region is given here or as the part ``label`` of the request.
 
     Attributes:

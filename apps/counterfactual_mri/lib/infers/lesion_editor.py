@@ -63,8 +63,9 @@ class LesionEditorTask(VolumeTask[LesionParams]):
         segmenter = loaded(self.models.segmenter, device, progress) if has_segmenter else None
         request = LesionRequest(mode=params.mode, method=params.method, steps=params.steps, seed=params.seed)
         breast = breast_mask(image.volume, segmenter)
+        factual = image.acquisition.replaced(params.factual or {})
         with _naming_the_field(image, params):
-            edit = edit_lesion(image.volume, image.acquisition, asked, request, editor, breast, progress=progress)
+            edit = edit_lesion(image.volume, factual, asked, request, editor, breast, progress=progress)
         return Inference(edit.volume, edit.evidence)
 
 

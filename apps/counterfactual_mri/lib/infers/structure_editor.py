@@ -38,7 +38,8 @@ class StructureEditorTask(VolumeTask[StructureParams]):
             fgt_fraction=params.fgt_fraction, delta=params.delta, method=params.method, seed=params.seed
         )
         try:
-            edited = edit_structure(image.volume, image.acquisition, request, editor, progress=progress)
+            factual = image.acquisition.replaced(params.factual or {})
+            edited = edit_structure(image.volume, factual, request, editor, progress=progress)
         except RequestError as error:  # a share that only this breast is too far from
             raise FieldError(
                 error.message, error.hint, field="fgt_fraction", value=params.fgt_fraction, accepted=error.hint
