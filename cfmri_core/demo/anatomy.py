@@ -124,8 +124,8 @@ def _structure_section(edits: AnatomyEdits) -> Section:
     paragraphs = [
         "The share of fibroglandular tissue changed by one number through POST /jobs/structure_editor, beside the same "
         "anatomy simulated with glands grown or shrunk by as much. Which tissue grows is invented: one of many "
-        "counterfactuals, so the two need not agree in every gland. What another segmenter reads in such edits, further "
-        "from what was asked, stands in EVALUATION.md.",
+        "counterfactuals, so the two need not agree in every gland. What another segmenter reads in such edits "
+        "lies further from what was asked, see EVALUATION.md.",
         *(
             f"{words}: share {evidence['structure']['share_before']:.3f} before, "
             f"{evidence['structure']['share_asked']:.3f} wanted, {evidence['structure']['share_obtained']:.3f} "
