@@ -29,7 +29,7 @@ test: debian-packages lint
 
 # What must not break, at full size; writes results/soak/*.json. The normal suite runs a slice of each.
 soak: .venv/.test
-	$(BIN)/python -m pytest tests/robustness --soak --timeout 7200
+	$(BIN)/python -m pytest tests/robustness tests/core/test_bench.py --soak --timeout 7200
 
 lint: .venv/.test
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The benchmark at a size that says nothing of speed, but runs every part."""
+"""The benchmark at a size that says nothing of speed, but runs every part; that takes a minute and needs ``--soak``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from cfmri_core.benchmark.bench import Plan, benchmark_volume, run_benchmark
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def result(request, tmp_path_factory):
+    if not request.config.getoption("--soak", default=False):
+        pytest.skip("a minute of benchmarks: --soak")
     other = tmp_path_factory.mktemp("results") / "edit.json"
     other.write_text(json.dumps({"settings": {"models_sha256": {"fast": "0"}}, "aggregate": {}}))
     with pytest.MonkeyPatch.context() as patch:
