@@ -172,10 +172,11 @@ def train_palette_editor_command(
     json: Json = False,
 ) -> None:
     """Train the editor of lesions for the method palette, which fills a region at once."""
-    from cfmri_core.training.lesion_editor import train_palette_editor
+    from cfmri_core.models.lesion_editor import PaletteEditor
+    from cfmri_core.training.lesion_editor import train_lesion_editor
 
-    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
-    _train(train_palette_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
+    options = _given(kind=PaletteEditor, iterations=iterations, batch_size=batch_size, start_from=start_from)
+    _train(train_lesion_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options)
 
 
 @app.command("lesion-segmenter")

@@ -19,6 +19,7 @@ from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.lesion_editor import PRESETS, LesionEditor, PaletteEditor
 from cfmri_core.models.network_model import preset_of
 from cfmri_core.models.unet import ConditionalUNet
+from cfmri_core.pipeline.source_support import write_source_support
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.card import model_card
 from cfmri_core.training.lesion_patches import PatchBatch, PatchSource
@@ -29,6 +30,7 @@ def train_lesion_editor(
     data: Path | Sequence[Study],
     output: Path,
     *,
+    kind: type[LesionEditor] = LesionEditor,
     preset: str = "tiny",
     iterations: int = 3_000,
     batch_size: int = 16,
@@ -40,11 +42,12 @@ def train_lesion_editor(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Path:
-    """Train the editor of the methods `mededit`, `repaint` and `sdedit` and write it as a model folder.
+    """Train an editor of lesions and write it as a model folder.
 
     Args:
         data: Folder of studies, or the studies; those without a lesion mask are left out.
         output: Receives ``model``, ``checkpoint.pt`` and TensorBoard ``events``.
+        kind: `LesionEditor` for the methods `mededit`, `repaint` and `sdedit`, `PaletteEditor` for `palette`.
         preset: Size of a new network, see `cfmri_core.models.lesion_editor.PRESETS`.
         iterations: Optimiser steps.
         batch_size: Patches per step.
@@ -62,56 +65,11 @@ def train_lesion_editor(
     Raises:
         RequestError: Fewer than two subjects with lesions, or an unknown preset.
     """
-    return _trained(
-        LesionEditor, data, output, preset=preset, iterations=iterations, batch_size=batch_size,
-        learning_rate=learning_rate, validation_share=validation_share, seed=seed, start_from=start_from,
-        resume=resume, device=device, progress=progress,
-    )  # fmt: skip
-
-
-def train_palette_editor(
-    data: Path | Sequence[Study],
-    output: Path,
-    *,
-    preset: str = "tiny",
-    iterations: int = 3_000,
-    batch_size: int = 16,
-    learning_rate: float = 1.2e-3,
-    validation_share: float = 0.1,
-    seed: int = 0,
-    start_from: Path | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-    progress: Progress = silent,
-) -> Path:
-    """Train the editor of the method `palette`; arguments and errors as `train_lesion_editor`."""
-    return _trained(
-        PaletteEditor, data, output, preset=preset, iterations=iterations, batch_size=batch_size,
-        learning_rate=learning_rate, validation_share=validation_share, seed=seed, start_from=start_from,
-        resume=resume, device=device, progress=progress,
-    )  # fmt: skip
-
-
-def _trained(
-    kind: type[LesionEditor],
-    data: Path | Sequence[Study],
-    output: Path,
-    *,
-    preset: str,
-    iterations: int,
-    batch_size: int,
-    learning_rate: float,
-    validation_share: float,
-    seed: int,
-    start_from: Path | None,
-    resume: bool,
-    device: str,
-    progress: Progress,
-) -> Path:
     torch.manual_seed(seed)
     begun = kind.load(start_from, device) if start_from else None
     config = begun.config if begun else preset_of(PRESETS, preset, kind.kind.replace("_", " "))
-    fit, held_back = _subjects(data, config.pixel_mm, validation_share, seed, progress)
+    studies = [study for study in (list_studies(data) if isinstance(data, Path) else data) if study.lesion_path]
+    fit, held_back = _subjects(studies, config.pixel_mm, validation_share, seed, progress)
     editor = begun or kind.create(preset, ConditionSpec.from_parameters([scan.parameters for scan in fit]))
     editor.network.to(device).requires_grad_(True)
     score = train(
@@ -127,13 +85,13 @@ def _trained(
     command = f"cfmri train {kind.kind.replace('_', '-')} {where} --preset {editor.preset} "
     command += f"--iterations {iterations} --batch-size {batch_size} --seed {seed}"
     editor.save(output / "model", _card(editor, len(fit), command, score))
+    write_source_support(output / "model", studies, validation_share, seed, progress)
     return output / "model"
 
 
 def _subjects(
-    data: Path | Sequence[Study], pixel_mm: float, validation_share: float, seed: int, progress: Progress
+    studies: Sequence[Study], pixel_mm: float, validation_share: float, seed: int, progress: Progress
 ) -> tuple[list[LesionScan], list[LesionScan]]:
-    studies = [study for study in (list_studies(data) if isinstance(data, Path) else data) if study.lesion_path]
     patients = [study.patient for study in studies]
     if len(set(patients)) < 2:
         raise RequestError(

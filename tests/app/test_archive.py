@@ -65,6 +65,7 @@ def test_a_series_that_grew_is_fetched_anew(orthanc, filled, tmp_path):
     assert not filled.is_fetched(UID)
 
 
+@pytest.mark.flaky(reruns=2)
 def test_what_waits_is_sent_as_soon_as_the_archive_is_back(orthanc, filled, tmp_path):
     orthanc.kill()
     again = Archive(Access(orthanc.url, attempts=1), tmp_path / "state", {})
@@ -73,7 +74,7 @@ def test_what_waits_is_sent_as_soon_as_the_archive_is_back(orthanc, filled, tmp_
     wait_until(lambda: again.outbox.uploads()[0]["attempts"] >= 3)  # the next try is seconds away
     orthanc.start()
     again.refresh()
-    wait_until(lambda: again.outbox.uploads()[0]["state"] == "stored", timeout_s=20)
+    wait_until(lambda: again.outbox.uploads()[0]["state"] == "stored", timeout_s=3)
     again.close()
 
 

@@ -296,7 +296,7 @@ def test_a_running_job_tells_its_step_and_stops_when_cancelled(server, slow_job)
     assert status["message"] == "Slow on purpose"
     refusal(server.http.get(f"/jobs/{slow_job}/result"), 409)
     server.http.delete(f"/jobs/{slow_job}")
-    assert wait_for_job(server.http, slow_job, "cancelled")["elapsed_s"] < 10
+    assert wait_for_job(server.http, slow_job, "cancelled", timeout_s=1)["elapsed_s"] < 3
     refusal(server.http.get(f"/jobs/{slow_job}/result"), 409)
 
 
@@ -326,7 +326,7 @@ def test_waiting_for_an_inference_blocks_nobody_and_going_away_cancels_it(server
     started = time.monotonic()
     params = form(slices="1", steps=1, echo_time_ms=1.4)
     assert server.http.post("/infer/counterfactual?image=sub-0001", data=params).is_success
-    assert time.monotonic() - started < 30  # the slow one would take a minute
+    assert time.monotonic() - started < 3  # the slow one would take a minute
 
 
 def test_a_failed_job_says_why(server):

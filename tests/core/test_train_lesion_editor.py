@@ -15,7 +15,7 @@ from cfmri_core.models import lesion_editor, lesion_segmenter
 from cfmri_core.models.lesion_editor import LesionEditor, PaletteEditor
 from cfmri_core.models.lesion_segmenter import LesionSegmenter
 from cfmri_core.simulation.protocols import PRESETS
-from cfmri_core.training.lesion_editor import train_lesion_editor, train_palette_editor
+from cfmri_core.training.lesion_editor import train_lesion_editor
 from cfmri_core.training.lesion_segmenter import train_lesion_segmenter
 
 
@@ -36,15 +36,13 @@ def studies(tmp_path, monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(
-    ("train", "kind"), [(train_lesion_editor, LesionEditor), (train_palette_editor, PaletteEditor)]
-)
-def test_a_training_writes_a_model_and_goes_on_where_it_stopped(studies, tmp_path, train, kind):
-    options = {"iterations": 3, "batch_size": 2, "validation_share": 0.3}
-    folder = train(studies, tmp_path / "run", **options)
+@pytest.mark.parametrize("kind", [LesionEditor, PaletteEditor])
+def test_a_training_writes_a_model_and_goes_on_where_it_stopped(studies, tmp_path, kind):
+    options = {"kind": kind, "iterations": 3, "batch_size": 2, "validation_share": 0.3}
+    folder = train_lesion_editor(studies, tmp_path / "run", **options)
     first = kind.load(folder)
     assert "simulated" in (folder / "README.md").read_text()
-    again = kind.load(train(studies, tmp_path / "run", resume=True, **options))
+    again = kind.load(train_lesion_editor(studies, tmp_path / "run", resume=True, **options))
     assert again.sha256 == first.sha256
 
 
