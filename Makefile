@@ -158,7 +158,6 @@ active-learning-study: .venv/.runtime
 	$(BIN)/cfmri simulate studies/active/test --subjects 24 --seed 88000 --slab-mm 24 --paired results/active-learning-targets.json
 	$(BIN)/cfmri active-learning-study studies/active/pool --test studies/active/test --output studies/active/study
 	cp studies/active/study/result.json results/active-learning.json
-	cp studies/active/study/table.md results/active-learning.md
 
 # What a million series would take on machines like this one, from a measured batch: results/batch-plan.md.
 batch-plan: .venv/.runtime

@@ -16,7 +16,7 @@ import torch
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.benchmark import reference
-from cfmri_core.benchmark.measure import Timing, alternating, ceilings_gflops, gflop_of, in_own_process
+from cfmri_core.benchmark.measure import Timing, alternating, ceilings_gflops, gflop_of, in_own_process, shares_of
 from cfmri_core.data.studies import SliceSet
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import SLICES_SEEN, DirectEditor
@@ -156,7 +156,7 @@ def _volumes(plan: Plan, progress: Progress) -> dict[str, Timing]:
     return alternating({method: piece(method) for method in editors}, plan.repeats, plan.device, progress)
 
 
-def _forwards(plan: Plan, ceilings: Mapping[str, float], progress: Progress) -> dict[str, dict[str, float]]:
+def _forwards(plan: Plan, ceilings: Mapping[str, float], progress: Progress) -> dict[str, dict[str, Any]]:
     """One batch through each network: arithmetic, time, and the share of the machine's ceiling that it reaches."""
     found = {}
     for method in ("fast", "inversion"):
@@ -181,6 +181,7 @@ def _forwards(plan: Plan, ceilings: Mapping[str, float], progress: Progress) -> 
             "gflops": reached,
             "share_of_bfloat16_ceiling": reached / ceilings["bfloat16"],
             "share_of_float32_ceiling": reached / ceilings["float32"],
+            "time_spent": shares_of(forward),
         }
     return found
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from cfmri_core.progress import Progress, silent
@@ -20,6 +22,8 @@ Work = Callable[[], object]
 
 #: Side of the matrices whose product is timed for the ceiling, and how often.
 _MATRIX_SIDE, _PRODUCTS = 2048, 7
+#: Operations that take less of the time than this are not told apart.
+_LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,17 @@ def ceilings_gflops(device: str) -> dict[str, float]:
     return found
 
 
+def shares_of(work: Work) -> dict[str, float]:
+    """Return which share of a piece of work's time goes to what on the processor; operations under 2 % in sum."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        work()
+    spent = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    total = sum(spent.values())
+    shares = {name: time_us / total for name, time_us in sorted(spent.items(), key=lambda item: -item[1])}
+    large = {name: share for name, share in shares.items() if share >= _LEAST_SHARE}
+    return {**large, "other": 1 - sum(large.values())}
+
+
 def gflop_of(work: Work) -> float:
     """Count the arithmetic of a piece of work, in GFLOP; a multiplication and an addition count as two."""
     with FlopCounterMode(display=False) as counter:
@@ -89,7 +104,16 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> tuple[Any, 
 
 def _with_peak(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, float]:
     result = function(*arguments)
-    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return result, _peak_mib()
+
+
+def _peak_mib() -> float:
+    """Peak resident memory of this process; `getrusage` would count what the parent had when it forked."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def _wait(device: str) -> None:

@@ -20,6 +20,9 @@ Input = Annotated[Path, typer.Argument(help="Folder with one DICOM series, or .n
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Model = Annotated[Path | None, typer.Option(help="Model folder, instead of the shipped one.")]
+OnRefusal = Annotated[
+    str, typer.Option(help="If the check fails: warn and mark the result, or stop and write nothing.")
+]
 
 
 def predict_iap(
@@ -66,9 +69,7 @@ def edit(
     check: Annotated[
         bool, typer.Option(help="Judge source, request and result; see 'support' in the evidence.")
     ] = True,
-    on_refusal: Annotated[
-        str, typer.Option(help="If the check fails: warn and mark the result, or stop and write nothing.")
-    ] = "warn",
+    on_refusal: OnRefusal = "warn",
     uncertainty: Annotated[
         int,
         typer.Option(metavar="K", help="Replay the edit with K seeds and write a map of its uncertainty beside it."),

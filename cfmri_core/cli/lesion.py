@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfmri_core.cli.console import emit, formatted, note, progress_shown, table, warn
-from cfmri_core.cli.editing import Device, Model, require_unused
+from cfmri_core.cli.editing import Device, Model, OnRefusal, require_unused
 from cfmri_core.errors import RequestError
 from cfmri_core.models.device import resolved_device
 
@@ -30,15 +30,18 @@ def lesion(
     method: Annotated[str, typer.Option(help="mededit, repaint, sdedit or palette.")] = "mededit",
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the method's own if absent.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same result.", min=0)] = 0,
+    on_refusal: OnRefusal = "warn",
     device: Device = "auto",
     model: Model = None,
     json: Annotated[bool, typer.Option("--json", help="Print the evidence as JSON only.")] = False,
 ) -> None:
     """Insert a lesion into a scan or remove one; outside of the region every stored value stays."""
     from cfmri_core.io.scan import read_scan, write_anatomy_edit
+    from cfmri_core.models.model_folder import locate_model
     from cfmri_core.pipeline.lesion_editing import edit_lesion
-    from cfmri_core.pipeline.lesion_method import LesionRequest, load_lesion_editor
+    from cfmri_core.pipeline.lesion_method import LesionRequest, lesion_method, load_lesion_editor
     from cfmri_core.pipeline.lesion_region import breast_mask, tissue_segmenter
+    from cfmri_core.pipeline.source_support import source_support
 
     if insert == remove:
         raise RequestError("Say whether to insert or to remove.", "Give exactly one of --insert and --remove.")
@@ -47,10 +50,11 @@ def lesion(
     scan = read_scan(input_)
     asked = _asked(mask, box, scan.volume)
     editor = load_lesion_editor(method, model, resolved_device(device))
+    support = source_support(scan.volume, locate_model(lesion_method(method).model, model), on_refusal)
     breast = breast_mask(scan.volume, tissue_segmenter(model, resolved_device(device)))
     with progress_shown() as progress:
         result = edit_lesion(
-            scan.volume, scan.acquisition.parameters, asked, request, editor, breast, progress=progress
+            scan.volume, scan.acquisition.parameters, asked, request, editor, breast, support=support, progress=progress
         )
     written = write_anatomy_edit(output, scan, result.volume, result.evidence)
     for warning in result.evidence["warnings"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfmri_core.cli.console import emit, progress_shown, warn
-from cfmri_core.cli.editing import require_unused
+from cfmri_core.cli.editing import Device, Model, OnRefusal, require_unused
 from cfmri_core.models.device import resolved_device
 
 if TYPE_CHECKING:
@@ -32,22 +32,28 @@ def structure(
         ),
     ] = "seg-cft",
     seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    model: Annotated[Path | None, typer.Option(help="Model folder, instead of the shipped one.")] = None,
+    on_refusal: OnRefusal = "warn",
+    device: Device = "auto",
+    model: Model = None,
     json: Annotated[bool, typer.Option("--json", help="Print the evidence as JSON only.")] = False,
 ) -> None:
     """Make the volume as it might have looked with more or less fibroglandular tissue."""
     from cfmri_core.io.scan import read_scan, write_anatomy_edit
     from cfmri_core.models.model_folder import locate_model
     from cfmri_core.models.structure_editor import StructureEditor
+    from cfmri_core.pipeline.source_support import source_support
     from cfmri_core.pipeline.structure import StructureRequest, edit_structure
 
     request = StructureRequest(fgt_fraction=fgt_fraction, delta=delta, method=method, seed=seed)
     require_unused(output)
     scan = read_scan(input_)
-    editor = StructureEditor.load(locate_model("structure_editor", model), resolved_device(device))
+    folder = locate_model("structure_editor", model)
+    editor = StructureEditor.load(folder, resolved_device(device))
+    support = source_support(scan.volume, folder, on_refusal)
     with progress_shown() as progress:
-        result = edit_structure(scan.volume, scan.acquisition.parameters, request, editor, progress=progress)
+        result = edit_structure(
+            scan.volume, scan.acquisition.parameters, request, editor, support=support, progress=progress
+        )
     written = write_anatomy_edit(output, scan, result.volume, result.evidence)
     for warning in result.evidence["warnings"]:
         warn(warning)

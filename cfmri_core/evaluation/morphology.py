@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from cfmri_core.pipeline.local_change import with_local_change
 from cfmri_core.volume import Volume
 
 #: Width of the Gaussian over which the level of a tissue is taken, in mm.
@@ -31,9 +32,8 @@ def grown_or_shrunk(volume: Volume, labels: Volume, ratio: float) -> Volume:
     source = volume.voxels.astype(np.float64)
     sigma = tuple(LEVEL_SIGMA_MM / spacing for spacing in volume.spacing_mm)
     step = _local_mean(source, gland, sigma) - _local_mean(source, fat, sigma)
-    edited = source + np.where(moved & fat, step, 0.0) - np.where(~moved & gland, step, 0.0)
-    result = np.rint(edited) if np.array_equal(source, np.rint(source)) else edited
-    return volume.with_voxels(np.maximum(result, min(0.0, float(source.min()))).astype(np.float32))
+    change = np.where(moved & fat, step, 0.0) - np.where(~moved & gland, step, 0.0)
+    return volume.with_voxels(with_local_change(volume.voxels, change, moved ^ gland))
 
 
 def _moved_border(

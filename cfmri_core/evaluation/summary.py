@@ -130,6 +130,24 @@ def _plain(title: str, note: str) -> Callable[[Sequence[ResultFile]], str]:
     return section
 
 
+#: What was measured, by result file of the study of active learning.
+_RULES = {
+    "active-learning": "`counterfactual_disagreement` as it is: remoteness of the acquisition, weighted by the rank of "
+    "the disagreement.",
+    "active-learning-unweighted": "An earlier rule, on other patients: `counterfactual_disagreement` was the "
+    "disagreement alone, shared among like cases of one round. It was given up for what this table shows.",
+}
+
+
+def _active_learning(files: Sequence[ResultFile]) -> str:
+    lines = ["## Active learning: labels saved", ""]
+    lines += ["A segmenter is trained anew at each number of labelled cases that a strategy chose.", ""]
+    for file in files:
+        lines += [_RULES.get(file.name, f"results/{file.name}.json:"), "", f"n = {file.patients} patients.", ""]
+        lines += file.own_tables()
+    return "\n".join(lines)
+
+
 def _structure(files: Sequence[ResultFile]) -> str:
     lines = ["## More or less fibroglandular tissue (Seg-CFT, Reg-CFT and their baselines)", ""]
     for file in files:
@@ -147,10 +165,7 @@ _SECTIONS: Mapping[str, Callable[[Sequence[ResultFile]], str]] = {
         "*flagged* in support is a false alarm, out of support it is wanted. *coverage*: share of the breast's voxels "
         "whose truth lies in the 90 % interval.",
     ),
-    "active-learning": _plain(
-        "Active learning: labels saved",
-        "A segmenter is trained anew at each number of labelled cases that a strategy chose.",
-    ),
+    "active-learning": _active_learning,
     "structure": _structure,
     "lesion": _plain(
         "Lesions inserted and removed (after MedEdit)",

@@ -191,7 +191,7 @@ class StructureEditor(NetworkModel):
         Returns:
             Shape ``(batch, 3, size, size)``.
         """
-        return torch.softmax(self.segmenter.logits(images) / AREA_TEMPERATURE, dim=1)
+        return sharpened(self.segmenter, images)
 
     def v(self, denoiser: nn.Module, x_t: Tensor, index: int | Tensor, condition: Tensor, breast: Tensor) -> Tensor:
         """Run a denoiser and return v, with gradients if enabled.
@@ -215,6 +215,11 @@ class StructureEditor(NetworkModel):
         level = float(self.alpha_bar[index])
         v = self.v(denoiser, x_t, index, condition, breast)
         return math.sqrt(level) * v + math.sqrt(1 - level) * x_t
+
+
+def sharpened(segmenter: Segmenter, images: Tensor) -> Tensor:
+    """Return any segmenter's sharpened probabilities; see `StructureEditor.probabilities`."""
+    return torch.softmax(segmenter.logits(images) / AREA_TEMPERATURE, dim=1)
 
 
 def with_share(conditions: Tensor, shares: Tensor, ratio: Tensor | float = 1.0) -> Tensor:

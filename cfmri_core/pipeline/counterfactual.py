@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import cfmri_core
 from cfmri_core.acquisition import AcquisitionParameters
@@ -20,6 +23,9 @@ from cfmri_core.pipeline.support import support_warnings
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack, slab
 from cfmri_core.volume import Volume
+
+#: Slices that are edited together at most.
+SLICES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -65,36 +71,79 @@ def edit_volume(
     """
     started = time.monotonic()
     requested = requested_parameters(factual, request.changes)
-    keeps_aspect = editor.keeps_aspect
-    whole = SliceStack.of(volume, editor.image_size, keeps_aspect)
+    whole = SliceStack.of(volume, editor.image_size, editor.keeps_aspect)
     scale = IntensityScale.of(volume.voxels)
     first, last = request.slices or (0, whole.count)
     source = slab(volume, whole.slice_axis, first, last)
-    seen_first, seen_last = max(0, first - editor.reach), min(whole.count, last + editor.reach)
-    seen = slab(volume, whole.slice_axis, seen_first, seen_last)
-    stack = SliceStack.of_axis(seen, editor.image_size, whole.slice_axis, keeps_aspect)
-    native = scale.normalise(np.asarray(stack.native(seen.voxels)))
-    images = stack.images(native)
-    placement = Placement(seen_first, float(volume.spacing_mm[whole.slice_axis]))
-    edited = edit_images(images, factual, requested, request, editor, placement, progress)
-    asked_for = slice(first - seen_first, last - seen_first)
-    change = change_at_native_size(native, images, edited, stack)[asked_for]
-    native = native[asked_for]
-    if not np.all(np.isfinite(change)):
-        raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
-    voxels = source.voxels.astype(np.float32) + np.asarray(stack.voxels(change)) * (scale.high - scale.low)
+    voxels, quality = np.empty(source.shape, np.float32), _Quality()
     # A magnitude image has no negative values; a source that has some may keep as low ones.
-    voxels = np.maximum(voxels, min(0.0, float(volume.voxels.min())))
+    lowest = min(0.0, float(volume.voxels.min()))
+    parts = _parts(first, last)
+    for number, (begin, end) in enumerate(parts):
+        edit = _Part(volume, whole, scale, begin, end)
+        native, change = edit.changed(factual, requested, request, editor, _within(progress, number, len(parts)))
+        quality.add(native, change)
+        place = [slice(None)] * 3
+        place[whole.slice_axis] = slice(begin - first, end - first)
+        added = whole.voxels(change) * (scale.high - scale.low)
+        voxels[tuple(place)] = np.maximum(source.voxels[tuple(place)] + added, lowest)
     evidence = {
         **_provenance(request, factual, requested, editor),
         "slices": [first, last],
         "slice_axis": "ijk"[whole.slice_axis],
         "intensity_scale": {"low": scale.low, "high": scale.high},
         "warnings": support_warnings(factual, requested, editor.spec),
-        "quality": _quality(native, change),
+        "quality": quality.found(),
         "elapsed_s": round(time.monotonic() - started, 2),
     }
-    return Counterfactual(source.with_voxels(voxels.astype(np.float32)), requested, evidence)
+    return Counterfactual(source.with_voxels(voxels), requested, evidence)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some slices of a volume: memory stays the same however many slices the volume has."""
+
+    volume: Volume
+    whole: SliceStack
+    scale: IntensityScale
+    first: int
+    last: int
+
+    def changed(
+        self,
+        factual: AcquisitionParameters,
+        requested: AcquisitionParameters,
+        request: EditRequest,
+        editor: AnyEditor,
+        progress: Progress,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the slices and what an edit changes in them, normalised intensity, ``(slices, rows, columns)``."""
+        seen_first = max(0, self.first - editor.reach)
+        seen = slab(self.volume, self.whole.slice_axis, seen_first, min(self.whole.count, self.last + editor.reach))
+        stack = SliceStack.of_axis(seen, editor.image_size, self.whole.slice_axis, editor.keeps_aspect)
+        native = self.scale.normalise(np.asarray(stack.native(seen.voxels)))
+        images = stack.images(native)
+        placement = Placement(seen_first, float(self.volume.spacing_mm[self.whole.slice_axis]))
+        edited = edit_images(images, factual, requested, request, editor, placement, progress)
+        asked_for = slice(self.first - seen_first, self.last - seen_first)
+        change = change_at_native_size(native, images, edited, stack)[asked_for]
+        if not np.all(np.isfinite(change)):
+            raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
+        return native[asked_for], change
+
+
+def _parts(first: int, last: int) -> list[tuple[int, int]]:
+    """Divide slices evenly into parts of `SLICES_AT_ONCE` at most."""
+    count = -(-(last - first) // SLICES_AT_ONCE)
+    ends = [first + round((last - first) * number / count) for number in range(count + 1)]
+    return list(pairwise(ends))
+
+
+def _within(progress: Progress, number: int, count: int) -> Progress:
+    """Tell how far all parts are while one of them reports; the parts are alike."""
+    if count == 1:
+        return progress
+    return lambda step, total, message: progress(number * total + step, count * total, message)
 
 
 def requested_parameters(factual: AcquisitionParameters, changes: Mapping[str, str | float]) -> AcquisitionParameters:
@@ -135,12 +184,24 @@ def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:
     }
 
 
-def _quality(
-    native: np.ndarray[Any, np.dtype[np.float32]], change: np.ndarray[Any, np.dtype[np.float32]]
-) -> dict[str, float]:
+class _Quality:
     """How much changed: root mean square and largest change, as a share of the source's intensity range."""
-    span = float(native.max() - native.min())
-    return {
-        "change_rms": round(float(np.sqrt(np.mean(change**2))) / span, 5),
-        "change_max": round(float(np.abs(change).max()) / span, 5),
-    }
+
+    def __init__(self) -> None:
+        self._squares, self._count, self._largest = 0.0, 0, 0.0
+        self._low, self._high = np.inf, -np.inf
+
+    def add(self, native: NDArray[np.float32], change: NDArray[np.float32]) -> None:
+        """Count some more slices and their change."""
+        self._squares += float(np.sum(change**2, dtype=np.float64))
+        self._count += change.size
+        self._largest = max(self._largest, float(np.abs(change).max()))
+        self._low, self._high = min(self._low, float(native.min())), max(self._high, float(native.max()))
+
+    def found(self) -> dict[str, float]:
+        """Return it, JSON-ready."""
+        span = self._high - self._low
+        return {
+            "change_rms": round(math.sqrt(self._squares / self._count) / span, 5),
+            "change_max": round(self._largest / span, 5),
+        }

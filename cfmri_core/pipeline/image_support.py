@@ -1,4 +1,4 @@
-"""Does an image look like those that a predictor was trained on?
+"""Does an image look like those that a model was trained on?
 
 The networks answer whatever they are shown: a head, a breast upside down, noise. This says when not to
 believe them.
@@ -29,6 +29,8 @@ from cfmri_core.volume import Volume
 INSIDE_SHARE, MARGINAL_SHARE = 0.95, 0.985
 #: Fewer subjects say nothing about a distribution.
 LEAST_SUBJECTS = 8
+#: Side of the images whose features are taken without a predictor.
+PLAIN_SIZE = 96
 
 #: Where the tissue lies, and how fine it is: the trunk averages both away. Cells along each side of the image.
 _LAYOUT_CELLS, _DETAIL_CELLS = 6, 4
@@ -68,21 +70,29 @@ class ImageSupport:
     limits: tuple[float, float]
     subjects: int
 
-    def judge(self, volume: Volume, predictor: IapPredictor) -> Verdict:
+    def judge(self, volume: Volume, predictor: IapPredictor | None = None) -> Verdict:
         """Judge a volume by its distance from the training subjects.
+
+        Args:
+            volume: The volume.
+            predictor: Whose features were fitted; ``None`` if those of no network were, see `volume_features`.
 
         Raises:
             GeometryError: The image is constant.
         """
-        images, _, _ = normalised_images(volume, predictor.image_size, predictor.config.keeps_aspect)
+        size, keeps_aspect = (predictor.image_size, predictor.config.keeps_aspect) if predictor else (PLAIN_SIZE, True)
+        images, _, _ = normalised_images(volume, size, keeps_aspect)
         distance = float(self.distances(volume_features(images, predictor)[None])[0])
         level = "inside" if distance <= self.limits[0] else "marginal" if distance <= self.limits[1] else "outside"
         if level == "inside":
             return Verdict()
-        likeness = "hardly looks" if level == "marginal" else "does not look"
+        likeness, model = (
+            "hardly looks" if level == "marginal" else "does not look",
+            "predictor" if predictor else "editor",
+        )
         reason = (
-            f"the image {likeness} like those the predictor was trained on: its features lie at distance "
-            f"{distance:.3g}; {MARGINAL_SHARE:.1%} of such images lie below {self.limits[1]:.3g}."
+            f"the image {likeness} like those the {model} was trained on: its features lie at distance {distance:.3g}; "
+            f"{MARGINAL_SHARE:.1%} of such images lie below {self.limits[1]:.3g}."
         )
         return Verdict(level, (reason,))
 
@@ -150,13 +160,13 @@ def fit_image_support(
     )
 
 
-def subject_features(slices: SliceSet, predictor: IapPredictor) -> NDArray[np.float64]:
+def subject_features(slices: SliceSet, predictor: IapPredictor | None = None) -> NDArray[np.float64]:
     """Return one row of features per subject, shape ``(subjects, features)``."""
     subjects = range(len(slices.parameters))
     return np.stack([volume_features(slices.images[slices.subject == index], predictor) for index in subjects])
 
 
-def volume_features(images: Tensor, predictor: IapPredictor) -> NDArray[np.float64]:
+def volume_features(images: Tensor, predictor: IapPredictor | None = None) -> NDArray[np.float64]:
     """Return the features of one volume, the mean over its inner slices.
 
     They are what the predictor's last layer sees, the mean image and the logarithm of the fine detail on
@@ -164,12 +174,13 @@ def volume_features(images: Tensor, predictor: IapPredictor) -> NDArray[np.float
 
     Args:
         images: All slices in normalised intensity, shape ``(slices, 1, size, size)``.
-        predictor: The predictor.
+        predictor: The predictor; ``None`` leaves out what it sees.
 
     Returns:
         Features, shape ``(features,)``.
     """
-    inner = inner_slices({"images": images, "trunk": trunk_features(images, predictor)})
+    trunk = trunk_features(images, predictor) if predictor else images.new_zeros(len(images), 0)
+    inner = inner_slices({"images": images, "trunk": trunk})
     bounded = inner["images"].clamp(-0.5, 2.0)
     detail = (bounded - avg_pool2d(bounded, 3, stride=1, padding=1, count_include_pad=False)).abs()
     bins = torch.bucketize(bounded.contiguous(), torch.tensor(_BINS))

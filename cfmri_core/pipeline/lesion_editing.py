@@ -29,7 +29,9 @@ from cfmri_core.models.batches import Batch, in_batches
 from cfmri_core.models.lesion_editor import MASK_VALUE, LesionEditor, box_value
 from cfmri_core.pipeline.lesion_method import LesionMethod, LesionRequest, lesion_method
 from cfmri_core.pipeline.lesion_region import AskedRegion, BoolArray, dilated, may_change
+from cfmri_core.pipeline.local_change import with_local_change
 from cfmri_core.pipeline.support import support_warnings
+from cfmri_core.pipeline.trust import Support
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack, slab
 from cfmri_core.volume import Volume
@@ -65,6 +67,7 @@ def edit_lesion(
     editor: LesionEditor,
     breast: BoolArray,
     *,
+    support: Support | None = None,
     progress: Progress = silent,
 ) -> LesionEdit:
     """Insert a lesion into a scan, or remove what is in a region of it.
@@ -76,6 +79,7 @@ def edit_lesion(
         request: What to do and how.
         editor: Trained editor of the kind the method needs, see `load_lesion_editor`; it decides the device.
         breast: See `breast_mask`.
+        support: What was judged of the source, see `source_support`; goes into the evidence.
         progress: Called per step of each batch of slices; raise `Cancelled` in it to cancel.
 
     Raises:
@@ -99,13 +103,14 @@ def edit_lesion(
     change = work.change(edited)
     if not np.all(np.isfinite(change)):
         raise ModelOutputError("The editor produced values that are not finite.", "Try another method, or retrain.")
-    voxels = _merged(volume, change * _feather(region, volume.spacing_mm, method.feather_mm), region)
+    voxels = with_local_change(volume.voxels, change * _feather(region, volume.spacing_mm, method.feather_mm), region)
     evidence = {
         **_provenance(request, asked, factual, editor),
         "region_sha256": hashlib.sha256(np.packbits(asked.inside).tobytes()).hexdigest(),
         "slices": [work.first, work.first + len(work.images)],
         "slice_axis": "ijk"[work.stack.slice_axis],
-        "warnings": support_warnings(factual, factual, editor.spec),
+        "warnings": [*(support.warnings if support else ()), *support_warnings(factual, factual, editor.spec)],
+        **({"support": support.to_json()} if support else {}),
         **_measured(volume, voxels, asked, region, breast),
         "elapsed_s": round(time.monotonic() - started, 2),
     }
@@ -286,17 +291,6 @@ def _feather(region: BoolArray, spacing_mm: Sequence[float], width_mm: float) ->
         return region.astype(np.float32)
     depth_mm = distance_transform_edt(region, sampling=spacing_mm)
     return np.asarray(np.clip(depth_mm / width_mm, 0, 1), dtype=np.float32)
-
-
-def _merged(volume: Volume, change: NDArray[np.float32], region: BoolArray) -> NDArray[np.float32]:
-    """The source with the change inside the region; whole numbers stay whole."""
-    source = volume.voxels.astype(np.float32)
-    inside = np.maximum(source[region] + change[region], min(0.0, float(source.min())))
-    if np.array_equal(source, np.rint(source)):
-        inside = np.rint(inside)
-    voxels = source.copy()
-    voxels[region] = inside
-    return voxels
 
 
 def _guidance(request: LesionRequest, asked: AskedRegion) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import GeometryError, ModelOutputError, RequestError
 from cfmri_core.models.structure_editor import GREATEST_SHARE, LEAST_SHARE, SEG_CFT, StructureEditor
 from cfmri_core.pipeline.counterfactual import Counterfactual
+from cfmri_core.pipeline.local_change import with_local_change
 from cfmri_core.pipeline.structure_images import (
     METHODS,
     STRUCTURE_METHODS,
@@ -24,6 +26,7 @@ from cfmri_core.pipeline.structure_images import (
     fibroglandular_area,
     read_breasts,
 )
+from cfmri_core.pipeline.trust import Support
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack, normalised_images
 from cfmri_core.volume import Volume
@@ -93,6 +96,7 @@ def edit_structure(
     request: StructureRequest,
     editor: StructureEditor,
     *,
+    support: Support | None = None,
     progress: Progress = silent,
 ) -> Counterfactual:
     """Show a volume as it might have looked with another share of fibroglandular tissue.
@@ -107,6 +111,7 @@ def edit_structure(
         factual: How it was acquired, as far as known.
         request: How much is wanted.
         editor: Trained editor; it decides the device.
+        support: What was judged of the source, see `source_support`; goes into the evidence.
         progress: Called per step; raise `Cancelled` in it to cancel.
 
     Raises:
@@ -124,29 +129,19 @@ def edit_structure(
     best, rounds = _closed_loop(made, factual, ratio, request, progress)
     voxels, obtained = best.voxels, best.share
     evidence = {
-        "synthetic": True,
-        "cfmri_version": cfmri_core.__version__,
-        "model": {"kind": editor.kind, "sha256": editor.sha256, "preset": editor.preset},
-        "edit": f"fibroglandular share {100 * breasts.share * ratio:.1f}%",
-        "method": request.method,
-        "seed": request.seed,
+        **_provenance(request, factual, breasts.share * ratio, editor),
         "changes": {"fgt_fraction": [round(breasts.share, 5), round(breasts.share * ratio, 5)]},
         "structure": {
-            "share_before": round(breasts.share, 5),
-            "share_asked": round(breasts.share * ratio, 5),
-            "share_obtained": round(obtained, 5),
-            "relative_error": round(obtained / (breasts.share * ratio) - 1, 5),
+            **_shares(breasts.share, breasts.share * ratio, obtained),
             "rounds": rounds,
-            "measured_by": "the editor's own segmenter",
             "breast_voxels_changed": int((voxels != volume.voxels).sum()),
             "largest_change_outside": float(np.abs(voxels - volume.voxels)[~made.inside].max(initial=0.0)),
         },
-        "factual": factual.as_dict(),
-        "requested": factual.as_dict(),
         "slice_axis": "ijk"[stack.slice_axis],
         "slices": [0, stack.count],
         "intensity_scale": {"low": scale.low, "high": scale.high},
-        "warnings": _warnings(obtained, breasts.share * ratio),
+        "warnings": [*(support.warnings if support else ()), *_warnings(obtained, breasts.share * ratio)],
+        **({"support": support.to_json()} if support else {}),
         "elapsed_s": round(time.monotonic() - started, 2),
     }
     return Counterfactual(volume.with_voxels(voxels), factual, evidence)
@@ -181,11 +176,7 @@ class _Attempts:
         if not bool(torch.isfinite(change).all()):
             raise ModelOutputError("The editor produced values that are not finite.", "Train it again.")
         added = self.stack.voxels(self.stack.at_native_size(change)[:, 0]) * (self.scale.high - self.scale.low)
-        source = self.volume.voxels.astype(np.float32)
-        edited = np.maximum(source + added, min(0.0, float(source.min())))
-        if np.array_equal(source, np.rint(source)):
-            edited = np.rint(edited)
-        voxels = np.where(self.inside, edited, source).astype(np.float32)
+        voxels = with_local_change(self.volume.voxels, added, self.inside)
         # On the scale of the source: percentiles of its own would move with what was changed.
         native = self.scale.normalise(np.asarray(self.stack.native(voxels)))
         area = fibroglandular_area(self.stack.images(native), self.breasts, self.editor)
@@ -229,3 +220,29 @@ def _warnings(obtained: float, asked: float) -> list[str]:
     if abs(obtained / asked - 1) <= 0.05:
         return []
     return [f"share: {asked:.3f} was asked for, {obtained:.3f} was obtained; the method does not reach further here."]
+
+
+def _provenance(
+    request: StructureRequest, factual: AcquisitionParameters, share_asked: float, editor: StructureEditor
+) -> dict[str, Any]:
+    """What was asked of which model."""
+    return {
+        "synthetic": True,
+        "cfmri_version": cfmri_core.__version__,
+        "model": {"kind": editor.kind, "sha256": editor.sha256, "preset": editor.preset},
+        "edit": f"fibroglandular share {100 * share_asked:.1f}%",
+        "method": request.method,
+        "seed": request.seed,
+        "factual": factual.as_dict(),
+        "requested": factual.as_dict(),
+    }
+
+
+def _shares(before: float, asked: float, obtained: float) -> dict[str, Any]:
+    return {
+        "share_before": round(before, 5),
+        "share_asked": round(asked, 5),
+        "share_obtained": round(obtained, 5),
+        "relative_error": round(obtained / asked - 1, 5),
+        "measured_by": "the editor's own segmenter",
+    }

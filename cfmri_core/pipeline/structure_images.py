@@ -239,9 +239,9 @@ def plain_eps(editor: StructureEditor, denoiser: nn.Module, breasts: Breasts) ->
     return eps
 
 
-def ratio_error(area: Tensor, breasts: Breasts, ratio: Tensor | float) -> Tensor:
+def ratio_error(area: Tensor, before: Tensor, ratio: Tensor | float) -> Tensor:
     """Return the logarithm of reached over wanted fibroglandular area of each slice, shape ``(slices,)``."""
-    wanted = breasts.fibroglandular * ratio
+    wanted = before * ratio
     return torch.log((area + LEAST_AREA_PIXELS) / (wanted + LEAST_AREA_PIXELS))
 
 
@@ -275,7 +275,7 @@ class _Guidance:
             x0 = estimate.detach().requires_grad_(True)
             scale = self.editor.config.normalisation
             area, _ = areas(self.editor.probabilities(scale.from_network(x0)), self.breasts.breast)
-            error = ratio_error(area, self.breasts, self.ratio)
+            error = ratio_error(area, self.breasts.fibroglandular, self.ratio)
             (gradient,) = torch.autograd.grad((error**2).sum(), x0)
         gradient = gradient * self.breasts.room
         largest = gradient.abs().flatten(1).quantile(0.995, dim=1).clamp(min=1e-8)[:, None, None, None]

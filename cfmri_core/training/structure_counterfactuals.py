@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from cfmri_core.models.structure_editor import FAT, FIBROGLANDULAR, StructureEditor, areas, with_share
+from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.models.structure_editor import FAT, FIBROGLANDULAR, StructureEditor, areas, sharpened, with_share
 from cfmri_core.pipeline.structure_images import Breasts, counterfactual_change, ratio_error
+from cfmri_core.training.judge_views import judge_view
 from cfmri_core.training.share_regressor import ShareRegressor
 from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoisingLoss
 
@@ -63,8 +66,17 @@ class TunedNetwork(nn.Module):
 class Target(Protocol):
     """A frozen judge of edits."""
 
-    def judged(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def judged(
+        self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Judge slices by what they became.
+
+        Args:
+            images: Slices as they were.
+            edited: As they became.
+            breasts: Of these slices.
+            ratio: Asked share over that before.
+            generator: Draws how the slices are shown to the judge; ``None`` shows them as they are.
 
         Returns:
             Reached over asked as a logarithm, shape ``(slices,)``; and how far other structures changed, a scalar that
@@ -80,23 +92,31 @@ class SegmenterTarget:
 
     Attributes:
         editor: Whose segmenter it is.
+        others: Further segmenters; one of all is drawn for each batch, so that none is learned by heart.
     """
 
-    def __init__(self, editor: StructureEditor) -> None:
-        self.editor = editor
+    def __init__(self, editor: StructureEditor, others: Sequence[Segmenter] = ()) -> None:
+        self.judges = [editor.segmenter, *others]
 
-    def judged(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def judged(
+        self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compare soft areas: inside the breast with the wanted one, of the breast with its own before."""
+        judge, masks = self.judges[0], breasts.breast
+        if generator is not None:
+            judge = self.judges[int(torch.randint(len(self.judges), (), generator=generator))]
+            images, edited, masks = judge_view(images, edited, masks, generator)
         with torch.no_grad():
-            probabilities = self.editor.probabilities(images)
+            probabilities = sharpened(judge, images)
             before = _breast_area(probabilities)
+            present, _ = areas(probabilities, masks)
             gland = (probabilities[:, FIBROGLANDULAR, None] > 0.5).float()
             away = 1 - max_pool2d(gland, 2 * REACH_PIXELS + 1, stride=1, padding=REACH_PIXELS)
-        found = self.editor.probabilities(edited)
-        area, _ = areas(found, breasts.breast)
+        found = sharpened(judge, edited)
+        area, size = areas(found, masks)
         swelling = (((_breast_area(found) - before) / before.clamp(min=1)) ** 2).mean()
-        haze = (((edited - images) * away).abs().sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
-        return ratio_error(area, breasts, ratio), AREA_WEIGHT * swelling + AWAY_WEIGHT * haze
+        haze = (((edited - images) * away).abs().sum((1, 2, 3)) / size.clamp(min=1)).mean()
+        return ratio_error(area, present, ratio), AREA_WEIGHT * swelling + AWAY_WEIGHT * haze
 
 
 class RegressorTarget:
@@ -109,7 +129,14 @@ class RegressorTarget:
     def __init__(self, regressor: ShareRegressor) -> None:
         self.regressor = regressor.eval().requires_grad_(False)
 
-    def judged(self, images: Tensor, edited: Tensor, breasts: Breasts, ratio: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def judged(
+        self,
+        images: Tensor,
+        edited: Tensor,
+        breasts: Breasts,  # noqa: ARG002
+        ratio: Tensor,
+        generator: torch.Generator | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
         """Compare the change of what is read with the one that was asked for."""
         with torch.no_grad():
             before: Tensor = self.regressor(images)
@@ -147,7 +174,7 @@ class CounterfactualLoss:
         images, breasts, encoded = images.to(device), breasts.to(device), encoded.to(device)
         target = with_share(encoded, breasts.shares, ratio)
         change = counterfactual_change(self.editor, network.network, images, breasts, target, ratio)
-        error, side_effect = self.target.judged(images, images + change, breasts, ratio)
+        error, side_effect = self.target.judged(images, images + change, breasts, ratio, generator)
         size = (change.abs().sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
         # Huber: a slice with hardly any fibroglandular tissue must not outweigh the others.
         missed = 10 * nn.functional.huber_loss(error, torch.zeros_like(error), delta=0.3)

@@ -21,6 +21,7 @@ from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.network_model import preset_of
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.models.structure_editor import BASE, PRESETS, REG_CFT, SEG_CFT, StructureEditor
+from cfmri_core.pipeline.source_support import write_source_support
 from cfmri_core.progress import Progress, TrainingStep, silent
 from cfmri_core.training.augmentation import RANDOMISED
 from cfmri_core.training.card import model_card
@@ -131,6 +132,7 @@ def train_structure_editor(
     command = f"cfmri train structure-editor {where} --preset {editor.preset} --iterations {iterations} "
     command += f"--batch-size {batch_size} --seed {seed}"
     editor.save(output / "model", _card(editor, len(fit.slices.parameters), command, scores))
+    write_source_support(output / "model", studies, validation_share, seed, progress)
     return output / "model"
 
 

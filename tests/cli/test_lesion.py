@@ -89,3 +89,15 @@ def test_a_wrong_request_is_refused_and_nothing_is_written(cfmri, series, models
 def test_other_boxes_are_refused(text):
     with pytest.raises(RequestError, match="not a box"):
         parse_box(text)
+
+
+def test_an_image_unlike_those_of_the_training_is_marked_or_refused(cfmri, series, tmp_path):
+    """The scan has no contrast agent; the shipped editor was trained on scans that have."""
+    options = ("--box", BOX, "--insert", "--steps", 2)
+    marked = cfmri("lesion", series, tmp_path / "out", *options, "--json")
+    assert "does not look like those the editor was trained on" in marked.err
+    assert marked.json()["support"]["verdict"] == "outside"
+    refused = cfmri("lesion", series, tmp_path / "none", *options, "--on-refusal", "stop")
+    assert refused.code != 0
+    assert "Not edited" in refused.err
+    assert not (tmp_path / "none").exists()

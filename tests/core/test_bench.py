@@ -54,6 +54,22 @@ def test_arithmetic_is_counted_with_two_operations_for_a_multiplication_and_an_a
     assert measure.gflop_of(lambda: matrix @ matrix) == pytest.approx(2e6 / 1e9)
 
 
+def test_shares_of_time_sum_to_one_and_name_what_takes_it():
+    matrix = torch.ones(300, 300)
+    shares = measure.shares_of(lambda: matrix @ matrix)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares, key=shares.get) == "aten::mm"
+
+
+def test_peak_memory_is_that_of_the_process_itself():
+    held = np.ones(2**26)  # 512 MiB that the other process never has
+    _, without = measure.in_own_process(max, 1, 2)
+    _, with_text = measure.in_own_process(len, b"x" * 2**27)
+    assert without < 512
+    assert with_text - without >= 120
+    assert held[0] == 1
+
+
 def test_plain_and_fused_attention_compute_the_same():
     torch.manual_seed(0)
     plain = reference.published_network("cpu", fused_attention=False).eval()

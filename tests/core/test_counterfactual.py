@@ -11,6 +11,7 @@ from cfmri_core.models.direct_editor import DirectEditor, MapNetwork
 from cfmri_core.models.editor import PRESETS as EDITORS
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.unet import ConditionalUNet
+from cfmri_core.pipeline import counterfactual
 from cfmri_core.pipeline.counterfactual import edit_volume
 from cfmri_core.pipeline.method import METHODS, EditRequest, default_method, load_editor
 from cfmri_core.simulation.protocols import PRESETS
@@ -212,3 +213,17 @@ def test_noise_is_renewed_at_the_level_of_the_requested_protocol(direct_editor, 
     assert np.std(first) == pytest.approx(np.std(second), rel=0.1)
     to_the_same = made("renew", changes=GE.known())
     assert not np.array_equal(to_the_same, volume.voxels)
+
+
+@pytest.mark.parametrize("method", ["fast", "inversion"])
+def test_a_volume_edited_in_parts_is_the_same_as_at_once(editors, volume, method, monkeypatch):
+    editor, steps = editors[METHODS[method].model], None if method == "fast" else 3
+    whole = edit_volume(volume, GE, request(method=method, steps=steps), editor)
+    monkeypatch.setattr(counterfactual, "SLICES_AT_ONCE", 2)
+    seen = []
+    parts = edit_volume(
+        volume, GE, request(method=method, steps=steps), editor, progress=lambda *state: seen.append(state[:2])
+    )
+    assert parts.volume.voxels == pytest.approx(whole.volume.voxels, abs=1e-3 * np.ptp(volume.voxels))
+    assert parts.evidence["quality"] == pytest.approx(whole.evidence["quality"], abs=1e-4)
+    assert seen[-1][0] == seen[-1][1]

@@ -17,6 +17,7 @@ from cfmri_core.errors import RequestError
 from cfmri_core.pipeline.lesion_editing import edit_lesion
 from cfmri_core.pipeline.lesion_method import LesionRequest
 from cfmri_core.pipeline.lesion_region import AskedRegion, breast_mask
+from cfmri_core.pipeline.source_support import source_support
 from cfmri_core.progress import Progress
 from lib.infers.volume_task import Inference, VolumeTask, loaded
 
@@ -58,14 +59,18 @@ class LesionEditorTask(VolumeTask[LesionParams]):
         self.check(params, has_label=image.mask is not None)
         with _naming_the_field(image, params):
             asked = _asked(image, params)
-        editor = loaded(self.models.lesion_editor_for(params.method), device, progress)
+        served = self.models.lesion_editor_for(params.method)
+        editor = loaded(served, device, progress)
+        support = source_support(image.volume, self.models.store.folder(served.kind))
         has_segmenter = self.models.store.has("segmenter")
         segmenter = loaded(self.models.segmenter, device, progress) if has_segmenter else None
         request = LesionRequest(mode=params.mode, method=params.method, steps=params.steps, seed=params.seed)
         breast = breast_mask(image.volume, segmenter)
         factual = image.acquisition.replaced(params.factual or {})
         with _naming_the_field(image, params):
-            edit = edit_lesion(image.volume, factual, asked, request, editor, breast, progress=progress)
+            edit = edit_lesion(
+                image.volume, factual, asked, request, editor, breast, support=support, progress=progress
+            )
         return Inference(edit.volume, edit.evidence)
 
 

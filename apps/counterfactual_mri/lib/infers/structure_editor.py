@@ -12,6 +12,7 @@ from cfmri_server.served_models import ServedModels
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from cfmri_core.errors import RequestError
+from cfmri_core.pipeline.source_support import source_support
 from cfmri_core.pipeline.structure import StructureRequest, edit_structure
 from cfmri_core.progress import Progress
 from lib.infers.volume_task import Inference, VolumeTask, loaded
@@ -34,12 +35,13 @@ class StructureEditorTask(VolumeTask[StructureParams]):
     def infer(self, image: SourceImage, params: StructureParams, device: str, progress: Progress) -> Inference:
         """Edit one image."""
         editor = loaded(self.models.structure_editor, device, progress)
+        support = source_support(image.volume, self.models.store.folder(self.kind))
         request = StructureRequest(
             fgt_fraction=params.fgt_fraction, delta=params.delta, method=params.method, seed=params.seed
         )
         try:
             factual = image.acquisition.replaced(params.factual or {})
-            edited = edit_structure(image.volume, factual, request, editor, progress=progress)
+            edited = edit_structure(image.volume, factual, request, editor, support=support, progress=progress)
         except RequestError as error:  # a share that only this breast is too far from
             raise FieldError(
                 error.message, error.hint, field="fgt_fraction", value=params.fgt_fraction, accepted=error.hint
