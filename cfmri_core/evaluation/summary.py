@@ -14,6 +14,7 @@ from cfmri_core.evaluation.edit_page import edit_section
 from cfmri_core.evaluation.markdown import NOTHING, interval_text, markdown_table, p_text
 from cfmri_core.evaluation.result_file import ResultFile, read_results
 from cfmri_core.evaluation.segmentation_tables import PAPER_DICE
+from cfmri_core.evaluation.speed_tables import speed_section
 
 _HEAD = """# Evaluation
 
@@ -176,6 +177,7 @@ _SECTIONS: Mapping[str, Callable[[Sequence[ResultFile]], str]] = {
         "mean difference in the breast away from the lesion, in percent of the range. *contrast*: in the same percent.",
     ),
     "segmentation": _plain("The shipped segmenter", "Dice with the true labels."),
+    "speed": speed_section,
 }
 
 
