@@ -9,8 +9,8 @@ from cfmri_core.evaluation.markdown import NOTHING, interval_text, markdown_tabl
 from cfmri_core.evaluation.result_file import ResultFile
 
 _NOTE = """One run, nothing else running; medians. The authors' loop: their network at the published size, 50 guided
-steps a slice; a volume's time is that of one step, times steps, times slices. Quality: suite edit, to the other manufacturer,
-of the same weights. *Ceiling*: what the machine reaches in a large matrix product.
+steps a slice; a volume's time is that of one step, times steps, times slices. Quality: suite edit, to the other
+manufacturer, of the same weights. *Ceiling*: what the machine reaches in a large matrix product.
 """
 _QUALITY = (("slope", 2), ("psnr_db", 1), ("ssim", 3))
 
