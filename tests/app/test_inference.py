@@ -243,12 +243,21 @@ def test_keys_that_stock_clients_add_are_accepted(server):
     assert server.http.post("/infer/iap_predictor?image=sub-0001", data=form(**stock)).is_success
 
 
+def test_a_session_of_several_files_has_no_one_image(server):
+    files = [("files", (f"{number}.dcm", b"DICM")) for number in range(2)]
+    session = server.http.put("/session/", files=files).json()["session_id"]
+    refusal(server.http.get(f"/session/{session}?image=true"), 422)
+    assert server.http.get(f"/session/{session}").is_success
+    server.http.delete(f"/session/{session}")
+
+
 def test_a_volume_can_come_through_a_session(server, source):
     with source.open("rb") as stream:
         created = server.http.put("/session/", files={"files": ("v.nii.gz", stream)}).json()
     session = created["session_id"]
     answer = server.http.post(f"/infer/iap_predictor?session_id={session}").json()
     assert answer["predicted"]
+    assert server.http.get(f"/session/{session}?image=true").content == source.read_bytes()
     assert server.http.delete(f"/session/{session}").is_success
     refusal(server.http.post(f"/infer/iap_predictor?session_id={session}"), 404)
     refusal(server.http.post("/infer/iap_predictor?session_id=../../x"), 422)

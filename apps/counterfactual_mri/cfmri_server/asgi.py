@@ -99,8 +99,15 @@ def update_label_info(label: str, tag: str, params: Annotated[str, Form()] = "{}
 
 @sessions.get("/session/{session_id}", tags=["Session"])
 def get_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
-    """Return a session; as MONAI Label's route, for ids that it gives out only."""
-    return stock_session.get_session(require_session_id(session_id), update_ts, image)
+    """Return a session, or its image; as MONAI Label's route, for ids that it gives out only."""
+    found = stock_session.get_session(require_session_id(session_id), update_ts, False)
+    if not image:
+        return found
+    if not Path(found["image"]).is_file():
+        raise FieldError(
+            "The session holds several files.", "Ask without image=true.", field="image", value=True, accepted="false"
+        )
+    return stock_session.get_session(session_id, update_ts, True)
 
 
 @sessions.delete("/session/{session_id}", tags=["Session"])
