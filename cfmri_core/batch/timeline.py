@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from scipy.stats import beta
+
 from cfmri_core.batch.item import STAGES
 from cfmri_core.batch.ledger import LedgerReport, State
 from cfmri_core.evaluation.markdown import markdown_table
@@ -107,12 +109,20 @@ def write_plan(path: Path, measured: Timeline, series: int) -> None:
         *markdown_table(plan[0], plan[1:]),
         "",
         "Hours assume that the storage keeps up; a machine that is lost costs the items that its workers had in hand. "
-        f"Series that fail are taken from the measured share, {measured.failed_share:.2%}, which says little about an "
-        "archive that was not measured.",
+        f"Series that fail are taken from the measured share, {measured.failed_share:.2%} of these items; from so few, up "
+        f"to {_most_to_fail(measured):.2%} cannot be ruled out (95 %, one-sided), and of an archive that was not measured "
+        "it says little.",
         "",
         *(f"- {name}: {value}" for name, value in provenance().items() if name != "command"),  # it holds paths
     ]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _most_to_fail(measured: Timeline) -> float:
+    """Upper limit of the share that fails (Clopper and Pearson 1934)."""
+    done = measured.items
+    failed = round(done * measured.failed_share / (1 - measured.failed_share)) if measured.failed_share < 1 else 1
+    return float(beta.ppf(0.95, failed + 1, done)) if done else 1.0
 
 
 def _spans(turns: Mapping[tuple[int, str], Iterable[tuple[float, float]]]) -> list[float]:

@@ -60,4 +60,5 @@ def test_a_plan_in_markdown_says_what_it_was_measured_on(out, tmp_path):
     text = (tmp_path / "plan.md").read_text()
     assert text.startswith("# A plan for 1,000,000 series")
     assert "Measured on 2 items with 2 workers" in text
+    assert "up to 77.64% cannot be ruled out" in text  # none of 2: 1 - 0.05 ** (1 / 2)
     assert "- machine: " in text

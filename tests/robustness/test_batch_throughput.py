@@ -52,7 +52,10 @@ def test_two_workers_are_nearly_twice_as_fast_where_the_model_is_not_the_limit(r
 @pytest.mark.timeout(7200)
 def test_the_device_is_kept_busy_where_the_model_is_the_limit(record_result, tmp_path):
     simulate_dataset(tmp_path / "archive", 16, 97000, StudyPlan(slab_mm=60.0))
-    edits = "edits: [{name: a, preset: siemens-avanto-1.5t, synthetic: true}]"
-    timeline = measured(tmp_path / "archive", tmp_path / "out", edits, 2, None)
-    record_result("batch-device", {"device_share": timeline["device_share"], "timeline": timeline})
-    assert timeline["device_share"]["cpu"] >= LEAST_DEVICE_SHARE
+    timelines = {}
+    for method in ("fast", "inversion"):  # reading and writing take as long for both; the network does not
+        edits = f"edits: [{{name: a, preset: siemens-avanto-1.5t, method: {method}, synthetic: true}}]"
+        timelines[method] = measured(tmp_path / "archive", tmp_path / f"out-{method}", edits, 2, None)
+    shares = {method: timeline["device_share"]["cpu"] for method, timeline in timelines.items()}
+    record_result("batch-device", {"device_share": shares, "timelines": timelines})
+    assert shares["inversion"] >= LEAST_DEVICE_SHARE

@@ -37,4 +37,3 @@ def test_requests_made_from_the_description_are_never_server_errors(server, soak
     assert done.returncode == 0, done.stdout[-3000:]
     assert server.output.read_text(errors="replace").count("Traceback") == 0
     assert server.http.get("/healthz").is_success
-
