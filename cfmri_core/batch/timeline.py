@@ -109,9 +109,9 @@ def write_plan(path: Path, measured: Timeline, series: int) -> None:
         *markdown_table(plan[0], plan[1:]),
         "",
         "Hours assume that the storage keeps up; a machine that is lost costs the items that its workers had in hand. "
-        f"Series that fail are taken from the measured share, {measured.failed_share:.2%} of these items; from so few, up "
-        f"to {_most_to_fail(measured):.2%} cannot be ruled out (95 %, one-sided), and of an archive that was not measured "
-        "it says little.",
+        f"Series that fail are taken from the measured share, {measured.failed_share:.2%} of these items; from so few, "
+        f"up to {_most_to_fail(measured):.2%} cannot be ruled out (95 %, one-sided), and of an archive that was not "
+        "measured it says little.",
         "",
         *(f"- {name}: {value}" for name, value in provenance().items() if name != "command"),  # it holds paths
     ]
