@@ -33,7 +33,8 @@ class Job:
         title: What it does, for people ("Generating the counterfactual").
         work: Runs in the worker thread.
         finish: Runs on the main thread with the work's result; what it returns is the job's result.
-        cleanup: Runs once on the main thread when the worker has ended, whatever the outcome.
+        cleanup: Runs once in the worker thread when the work has ended, whatever the outcome: deleting files of tens of
+            megabytes would hold up the interface.
         clock: Seconds; for tests.
         spawn: Starts the worker; for tests.
 
@@ -132,7 +133,6 @@ class Job:
                 self._takeOutcome(kind, value)
         finally:
             self.isOver = True
-            self._cleanup()
 
     def _takeOutcome(self, kind: str, value: Any) -> None:
         if kind == "result":
@@ -160,4 +160,7 @@ class Job:
             outcome = ("result", self._work(report, self._cancelRequested.is_set))
         except Exception as error:  # a worker's failure belongs to the main thread
             outcome = ("failure", error)
-        self._events.put(outcome)
+        try:
+            self._cleanup()
+        finally:
+            self._events.put(outcome)
