@@ -10,7 +10,10 @@ from cfmri_core.evaluation.result_file import ResultFile
 
 _NOTE = """One run, nothing else running; medians. The authors' loop: their network at the published size, 50 guided
 steps a slice; a volume's time is that of one step, times steps, times slices. Quality: suite edit, to the other
-manufacturer, of the same weights. *Ceiling*: what the machine reaches in a large matrix product.
+manufacturer, of the same weights. *Ceiling*: what the machine reaches in a large matrix product, which lives in cache.
+What keeps a pass below it is in the last column: besides convolutions it normalises, adds, activates and copies, a few
+operations for each number that is fetched from memory. Peak memory holds the program and about four copies of the
+volume.
 """
 _QUALITY = (("slope", 2), ("psnr_db", 1), ("ssim", 3))
 
