@@ -168,6 +168,10 @@ def _body_slots(spec: dict[str, Any], content: dict[str, Any]) -> Iterator[tuple
                 yield "form", name
 
 
+#: Longest request line and headers that the server reads, in bytes (h11).
+REQUEST_LINE_LIMIT = 64 * 1024
+
+
 class Client:
     """Sends what no decent client would, over one connection."""
 
@@ -177,13 +181,24 @@ class Client:
     def send(
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """Return status and body of the answer."""
+        """Return status and body of the answer; status 0 if the server hangs up on a request line beyond its limit.
+
+        It answers such a request before it was read whole, and what the system then does with the rest may reach the
+        client before the answer does.
+        """
         try:
-            self._connection.request(method, target, body, headers or {})
-            answer = self._connection.getresponse()
-            return answer.status, answer.read()
+            return self._sent(method, target, body, headers or {})
         except (http.client.HTTPException, ConnectionError):
             self._connection.close()  # the server may hang up after an answer to a bad request
-            self._connection.request(method, target, body, headers or {})
-            answer = self._connection.getresponse()
-            return answer.status, answer.read()
+        try:
+            return self._sent(method, target, body, headers or {})
+        except ConnectionError:
+            self._connection.close()
+            if len(target) < REQUEST_LINE_LIMIT:
+                raise
+            return 0, b""
+
+    def _sent(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        self._connection.request(method, target, body, headers)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
