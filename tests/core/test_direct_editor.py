@@ -25,6 +25,11 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    return train_direct_editor(data, tmp_path_factory.mktemp("trained"), iterations=2, batch_size=2)
+
+
 def test_maps_show_slices_of_the_same_size():
     editor = DirectEditor.create("tiny", SPEC)
     parameters = list(PRESETS.values())[:2]
@@ -53,9 +58,8 @@ def test_slices_stand_between_their_neighbours_and_the_ends_repeat():
     assert stack[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
 
 
-def test_what_was_trained_can_be_used_to_edit(data, tmp_path):
-    folder = train_direct_editor(data, tmp_path, iterations=2, batch_size=2)
-    editor = load_editor("fast", folder)
+def test_what_was_trained_can_be_used_to_edit(data, trained):
+    editor = load_editor("fast", trained)
     scan = read_scan(list_studies(data)[0].scan_path)
     request = EditRequest(changes={"echo_time_ms": 1.3, "flip_angle_deg": 12}, method="fast")
     evidence = edit_volume(scan.volume, scan.acquisition.parameters, request, editor).evidence
@@ -78,21 +82,20 @@ def test_it_learns_from_its_own_edits_on_the_scale_of_real_scans(data, monkeypat
     assert torch.isfinite(loss(editor.network, torch.Generator().manual_seed(1)))
 
 
-def test_training_is_repeatable(data, tmp_path):
-    folders = [train_direct_editor(data, tmp_path / name, iterations=2, batch_size=2) for name in "ab"]
-    assert len({DirectEditor.load(folder).sha256 for folder in folders}) == 1
+def test_training_is_repeatable(data, trained, tmp_path):
+    again = train_direct_editor(data, tmp_path, iterations=2, batch_size=2)
+    assert DirectEditor.load(again).sha256 == DirectEditor.load(trained).sha256
 
 
-def test_training_goes_on_from_a_model_with_its_encoding(data, tmp_path):
-    first = train_direct_editor(data, tmp_path / "first", iterations=1, batch_size=2)
-    start = DirectEditor.load(first)
-    second = train_direct_editor(data, tmp_path / "second", iterations=1, batch_size=2, start_from=first)
-    trained = DirectEditor.load(second)
-    assert trained.spec == start.spec
-    before, after = (editor.network.state_dict() for editor in (start, trained))
+def test_training_goes_on_from_a_model_with_its_encoding(data, trained, tmp_path):
+    start = DirectEditor.load(trained)
+    second = train_direct_editor(data, tmp_path / "second", iterations=1, batch_size=2, start_from=trained)
+    further = DirectEditor.load(second)
+    assert further.spec == start.spec
+    before, after = (editor.network.state_dict() for editor in (start, further))
     steps = [float((after[name] - before[name]).abs().max()) for name in before]
     assert 0 < max(steps) < 0.1
-    assert f"--start-from {first}" in (second / "README.md").read_text()
+    assert f"--start-from {trained}" in (second / "README.md").read_text()
 
 
 def test_a_slab_changes_its_thickness_with_the_neighbours_outside_it(data):
