@@ -150,6 +150,17 @@ def test_uploads_cannot_leave_the_folder(server, path, field):
     assert not leftovers
 
 
+@pytest.mark.parametrize(
+    ("path", "field"), [("/datastore/image?image=a", "file"), ("/datastore/label?image=a", "label")]
+)
+def test_a_file_name_with_a_control_character_is_refused(server, path, field):
+    head = f'--b\r\nContent-Disposition: form-data; name="{field}"; filename="x\0.nii.gz"\r\n\r\n'
+    answer = server.http.put(
+        path, content=f"{head}x\r\n--b--\r\n".encode(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    refusal(answer, 422)
+
+
 def test_active_learning_offers_an_unlabelled_image_or_nothing(server):
     assert server.http.post("/activelearning/random", json={}).json() == {}
     refusal(server.http.post("/activelearning/unknown", json={}), 404)

@@ -28,7 +28,7 @@ from cfmri_server.audit import AuditLog
 from cfmri_server.audit_trail import AuditTrail
 from cfmri_server.exposure import Exposure
 from cfmri_server.guard import Guard
-from cfmri_server.identifiers import require_image_extension, require_session_id
+from cfmri_server.identifiers import require_file_name, require_image_extension, require_session_id
 from cfmri_server.jobs import typed
 from cfmri_server.parameters import API_VERSION
 from cfmri_server.problem import BusyError, ClosedRouteError, FieldError, body_of, detail_of, response_of
@@ -61,6 +61,7 @@ def add_image(
 ) -> Any:
     """Store an image; as MONAI Label's route, but off the event loop."""
     require_json_object("params", params)
+    require_file_name(file.filename or "")
     return stock_datastore.add_image(background_tasks, image, params, file)
 
 
@@ -74,6 +75,7 @@ def save_label(
 ) -> Any:
     """Store a label of an image; as MONAI Label's route, but off the event loop."""
     require_json_object("params", params)
+    require_file_name(label.filename or "", "label")
     return stock_datastore.save_label(background_tasks, image, params, tag, label)
 
 

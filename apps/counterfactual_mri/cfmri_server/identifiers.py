@@ -71,5 +71,16 @@ def require_image_extension(file_name: str, field: str = "file") -> str:
     raise _refusal(field, name, ", ".join(IMAGE_EXTENSIONS))
 
 
+def require_file_name(file_name: str, field: str = "file") -> str:
+    """Return the name of a file as the client sent it.
+
+    Raises:
+        FieldError: It holds a control character, which no file system call takes or no log should show.
+    """
+    if not file_name.isprintable():
+        raise _refusal(field, file_name, "a file name of printable characters")
+    return file_name
+
+
 def _refusal(field: str, value: str, accepted: str) -> FieldError:
     return FieldError(f"{field} is not acceptable.", f"Use {accepted}.", field=field, value=value, accepted=accepted)
