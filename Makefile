@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels \
 	evaluate-lesion evaluate-structure evaluation-page lesion-weights \
-	studies/evaluation segmentation-study active-learning-study batch-plan demo-weights debian-packages clean
+	studies/evaluation segmentation-study active-learning-study lesion-study batch-plan demo-weights debian-packages clean
 
 demo: .venv/.runtime
 	$(BIN)/cfmri demo demo
@@ -158,6 +158,17 @@ active-learning-study: .venv/.runtime
 	$(BIN)/cfmri simulate studies/active/test --subjects 24 --seed 88000 --slab-mm 24 --paired results/active-learning-targets.json
 	$(BIN)/cfmri active-learning-study studies/active/pool --test studies/active/test --output studies/active/study
 	cp studies/active/study/result.json results/active-learning.json
+
+# Do inserted lesions improve a lesion segmenter when lesions are few? 20 short trainings: an hour or two on one core. A
+# study that was stopped goes on; processes share it by --part 1/2 and --part 2/2 in the last command.
+lesion-study: .venv/.runtime
+	$(BIN)/cfmri simulate studies/lesion-study/real --subjects 30 --seed 380000 --slab-mm 36 --lesions 1 --enhanced
+	$(BIN)/cfmri simulate studies/lesion-study/healthy --subjects 30 --seed 385000 --slab-mm 36 --enhanced
+	$(BIN)/cfmri simulate studies/lesion-study/test --subjects 40 --seed 390000 --slab-mm 36 --lesions 1 --enhanced
+	$(BIN)/cfmri lesion-study studies/lesion-study/real --healthy studies/lesion-study/healthy \
+		--test studies/lesion-study/test --output studies/lesion-study/study
+	cp studies/lesion-study/study/result.json results/lesion-study.json
+	cp studies/lesion-study/study/table.md results/lesion-study.md
 
 # What a million series would take on machines like this one, from a measured batch: results/batch-plan.md.
 batch-plan: .venv/.runtime

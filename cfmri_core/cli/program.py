@@ -24,6 +24,7 @@ from cfmri_core.cli import (
     importing,
     inspection,
     lesion,
+    lesion_study,
     pacs,
     segmentation_study,
     server,
@@ -64,6 +65,7 @@ app.command("evaluation-page", hidden=True)(evaluation.evaluation_page)
 app.command("stress-test")(stress_test.stress_test)
 app.command("segmentation-study")(segmentation_study.segmentation_study)
 app.command("active-learning-study")(active_learning_study.active_learning_study)
+app.command("lesion-study")(lesion_study.lesion_study)
 app.command("import-checkpoint")(importing.import_checkpoint)
 app.command("bundle")(importing.bundle)
 app.command("bench")(benchmark.bench)

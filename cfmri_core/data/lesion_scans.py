@@ -100,15 +100,35 @@ def load_lesion_scans(studies: Sequence[Study], pixel_mm: float, progress: Progr
     usable = [study for study in studies if study.lesion_path]
     if not usable:
         raise RequestError("No study has a lesion mask.", "Put lesion.nii.gz beside the series.")
-    scans = []
-    for number, study in enumerate(usable, 1):
-        scan = read_scan(study.scan_path)
-        known = study.acquisition or AcquisitionParameters()
-        mask = read_lesion_mask(study, scan.volume)
-        parameters = scan.acquisition.parameters.replaced(known.known())
-        scans.append(lesion_scan(scan.volume, mask, breast_labels(study, scan.volume), parameters, pixel_mm))
-        progress(number, len(usable), study.subject_id)
-    return scans
+    return [_loaded(study, pixel_mm, number, len(usable), progress) for number, study in enumerate(usable, 1)]
+
+
+def load_healthy_scans(studies: Sequence[Study], pixel_mm: float, progress: Progress = silent) -> list[LesionScan]:
+    """Read studies that show no lesion.
+
+    Args:
+        studies: All of them are read.
+        pixel_mm: Side of a pixel.
+        progress: Called after each study.
+
+    Raises:
+        RequestError: A study has a lesion mask.
+        CfmriError: A study cannot be read.
+    """
+    for study in studies:
+        if study.lesion_path:
+            raise RequestError(f"{study.subject_id} has a lesion mask.", "Give studies without lesions.")
+    return [_loaded(study, pixel_mm, number, len(studies), progress) for number, study in enumerate(studies, 1)]
+
+
+def _loaded(study: Study, pixel_mm: float, number: int, total: int, progress: Progress) -> LesionScan:
+    scan = read_scan(study.scan_path)
+    known = study.acquisition or AcquisitionParameters()
+    mask = read_lesion_mask(study, scan.volume) if study.lesion_path else np.zeros(scan.volume.shape, bool)
+    parameters = scan.acquisition.parameters.replaced(known.known())
+    loaded = lesion_scan(scan.volume, mask, breast_labels(study, scan.volume), parameters, pixel_mm)
+    progress(number, total, study.subject_id)
+    return loaded
 
 
 def read_lesion_mask(study: Study, volume: Volume) -> NDArray[np.bool_]:

@@ -176,6 +176,11 @@ _SECTIONS: Mapping[str, Callable[[Sequence[ResultFile]], str]] = {
         "*outside_max*: largest difference outside the region that a method may change, in stored units. *collateral*: "
         "mean difference in the breast away from the lesion, in percent of the range. *contrast*: in the same percent.",
     ),
+    "lesion-study": _plain(
+        "Training with inserted lesions",
+        "Does a lesion segmenter that is trained on few real lesions gain by lesions that the editor inserts? What the "
+        "editor learned elsewhere, from other lesions than these few, is what is brought in.",
+    ),
     "segmentation": _plain("The shipped segmenter", "Dice with the true labels."),
     "speed": speed_section,
 }

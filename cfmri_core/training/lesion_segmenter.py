@@ -20,7 +20,7 @@ from cfmri_core.training.card import model_card
 from cfmri_core.training.loop import Schedule, train
 
 #: Share of patches about a lesion; the others lie anywhere in a breast.
-_LESION_SHARE = 0.5
+LESION_SHARE = 0.5
 _OFF_CENTRE = 20
 
 
@@ -111,9 +111,13 @@ class LesionSegmentationLoss:
         mirrored = (torch.rand(count, generator=generator) < 0.5)[:, None, None, None]
         return torch.where(mirrored, images.flip(-1), images), torch.where(mirrored, labels.flip(-1), labels)
 
-    def _item(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def choose(self, generator: torch.Generator) -> tuple[int, bool]:
+        """Choose the scan of a patch, and whether it lies about a lesion of it."""
         number = int(torch.randint(len(self.scans), (), generator=generator))
-        about_lesion = float(torch.rand((), generator=generator)) < _LESION_SHARE and len(self.lesions[number]) > 0
+        return number, float(torch.rand((), generator=generator)) < LESION_SHARE and len(self.lesions[number]) > 0
+
+    def _item(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        number, about_lesion = self.choose(generator)
         places = self.lesions[number] if about_lesion else self.breast[number]
         k, row, column = places[int(torch.randint(len(places), (), generator=generator))].tolist()
         size = self.segmenter.config.image_size

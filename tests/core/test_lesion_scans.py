@@ -7,7 +7,15 @@ from breasts import AFFINE
 from lesions import lesion_mask, scan_without
 
 from cfmri_core.data.catalogue import Study
-from cfmri_core.data.lesion_scans import body, cut, lesion_scan, load_lesion_scans, paste, working_stack
+from cfmri_core.data.lesion_scans import (
+    body,
+    cut,
+    lesion_scan,
+    load_healthy_scans,
+    load_lesion_scans,
+    paste,
+    working_stack,
+)
 from cfmri_core.errors import GeometryError, RequestError
 from cfmri_core.io.nifti import write_nifti
 from cfmri_core.simulation.protocols import PRESETS
@@ -59,3 +67,16 @@ def test_studies_are_read_with_their_masks(tmp_path):
     write_nifti(tmp_path / "m.nii.gz", Volume(np.ones((4, 4, 4), np.uint8), AFFINE), None)
     with pytest.raises(GeometryError, match="another grid"):
         load_lesion_scans([dataclasses.replace(study)], 2.0)
+
+
+def test_scans_without_lesion_are_read_and_others_refused(tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", scan_without(), None)
+    free = Study("a", tmp_path / "a.nii.gz", acquisition=PRESETS["ge-hdx-3t"])
+    told = []
+    (scan,) = load_healthy_scans([free], 2.0, lambda *step: told.append(step))
+    assert not scan.lesions.any()
+    assert scan.boxes == ()
+    assert scan.parameters.manufacturer_model == "SIGNA HDx"
+    assert told == [(1, 1, "a")]
+    with pytest.raises(RequestError, match="b has a lesion mask"):
+        load_healthy_scans([free, dataclasses.replace(free, subject_id="b", lesion_path=tmp_path / "m.nii.gz")], 2.0)
