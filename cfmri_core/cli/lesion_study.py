@@ -25,7 +25,7 @@ def lesion_study(
     arms: Annotated[str | None, typer.Option(help="Comma-separated; all if absent.")] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each arm.", min=1)] = 5,
     lesions: Annotated[int, typer.Option(help="Scans with a real lesion in each training.", min=1)] = 10,
-    inserted_per_scan: Annotated[int, typer.Option(help="Insertions into each scan without lesion.", min=1)] = 2,
+    inserted_per_scan: Annotated[int, typer.Option(help="Insertions into each scan without lesion.", min=1)] = 1,
     iterations: Annotated[int, typer.Option(help="Optimiser steps, the same in every arm.", min=1)] = 600,
     batch_size: Annotated[int, typer.Option(help="Patches per step.", min=1)] = 16,
     preset: Annotated[str, typer.Option(help="Size of the network: tiny or paper.")] = "tiny",

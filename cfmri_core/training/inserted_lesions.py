@@ -54,7 +54,7 @@ class InsertionPlan:
 
     editor: LesionEditor
     tissue: Segmenter
-    per_scan: int = 2
+    per_scan: int = 1
     method: str = DEFAULT_LESION_METHOD
     steps: int | None = None
     cache: Path | None = None

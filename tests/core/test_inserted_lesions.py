@@ -60,7 +60,7 @@ def plan(tmp_path):
     editor = lesion_editor()
     editor.sha256 = "of a saved editor"
     return InsertionPlan(
-        editor=editor, tissue=Segmenter.create("tiny"), steps=1, method="mededit", cache=tmp_path / "kept"
+        editor=editor, tissue=Segmenter.create("tiny"), per_scan=2, steps=1, cache=tmp_path / "kept"
     )  # fmt: skip
 
 
