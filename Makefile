@@ -159,9 +159,9 @@ active-learning-study: .venv/.runtime
 	$(BIN)/cfmri active-learning-study studies/active/pool --test studies/active/test --output studies/active/study
 	cp studies/active/study/result.json results/active-learning.json
 
-# Do inserted lesions improve a lesion segmenter when lesions are few? 20 short trainings: an hour or two on one core. A
-# study that was stopped goes on; processes share it by --part 1/2 and --part 2/2 in the last command. Of 300 and 600 steps
-# 600 were chosen, for the arm classical, on 8 other patients (--subjects 8 --seed 395000) with two seeds that are not used here.
+# Do inserted lesions improve a lesion segmenter when lesions are few? 20 short trainings: an hour on one core. A study that
+# was stopped goes on; processes share it by --part 1/2 and --part 2/2 in the last command. The number of steps was chosen
+# for the arm classical: 600 rather than 300, by 8 other patients (--seed 395000) and two other seeds.
 lesion-study: .venv/.runtime
 	$(BIN)/cfmri simulate studies/lesion-study/real --subjects 30 --seed 380000 --slab-mm 36 --lesions 1 --enhanced
 	$(BIN)/cfmri simulate studies/lesion-study/healthy --subjects 30 --seed 385000 --slab-mm 36 --enhanced
