@@ -153,7 +153,8 @@ def _dice_of(study: FinishedLesionStudy, arm: str, seed: int) -> float:
 
 _CAUTION = (
     "Means over seeds and test patients with 95 % intervals: bootstrap over seeds and patients. Dice: of all that is "
-    "taken for lesion in the breast; found: a finding touches the lesion; false positive: a finding that touches none. "
+    "taken for lesion in the breast, by the true tissue labels where there are any; found: a finding touches the "
+    "lesion; false positive: a finding that touches none. "
     "Every arm has the same real lesions, the same scans without lesion and equally many optimiser steps from new "
     "weights. The shipped editor that inserts had itself learned from 200 lesions of 100 other simulated subjects: "
     "what the editor learned elsewhere is what is brought in, not something out of nothing. Simulated patients, whose "
