@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -67,8 +68,9 @@ def breast(seed: int = 0, radius: float = 6.0, slices: int = 4) -> Volume:
 def editor(seed: int = 0) -> StructureEditor:
     """An untrained editor that changes something: its last layers do not begin at zero."""
     torch.manual_seed(seed)
-    network = StructureNetwork(SMALL, SPEC.width + 2, Brightness())
-    made = StructureEditor(network, SPEC, SMALL, SegmenterConfig("test", SIZE, (4, 8), "INSTANCE"))
+    network = StructureNetwork(SMALL, SPEC.width + 2, Brightness(), Brightness())
+    sees = SegmenterConfig("test", SIZE, (4, 8), "INSTANCE")
+    made = StructureEditor(network, SPEC, SMALL, sees, sees)
     with torch.no_grad():
         for weights in made.network.denoisers.parameters():
             weights.add_(0.05 * torch.randn_like(weights))
@@ -79,8 +81,8 @@ def editor(seed: int = 0) -> StructureEditor:
 def quick_editor(segmenter: Segmenter) -> StructureEditor:
     """Untrained denoisers, too small to learn anything, about a real segmenter."""
     torch.manual_seed(0)
-    network = StructureNetwork(QUICK, SPEC.width + 2, segmenter.network)
-    return StructureEditor(network, SPEC, QUICK, segmenter.config)
+    network = StructureNetwork(QUICK, SPEC.width + 2, segmenter.network, copy.deepcopy(segmenter.network))
+    return StructureEditor(network, SPEC, QUICK, segmenter.config, segmenter.config)
 
 
 def slice_set(count: int = 3) -> SliceSet:

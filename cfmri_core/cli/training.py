@@ -19,7 +19,10 @@ Data = Annotated[Path, typer.Argument(help="Folder of studies, e.g. what 'cfmri 
 Output = Annotated[Path, typer.Option(help="Folder that receives model, checkpoint and TensorBoard events.")]
 Preset = Annotated[str, typer.Option(help="Size of a new network: tiny or paper.")]
 JudgePreset = Annotated[
-    str, typer.Option(help="Size of a new network: tiny, paper, or scoring (another architecture, for evaluations).")
+    str,
+    typer.Option(
+        help="Size of a new network: tiny, paper, fine (segmenter), or scoring (another architecture, for evaluations)."
+    ),
 ]
 Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; the model's own default if absent.", min=1)]
 BatchSize = Annotated[int | None, typer.Option(help="Slices per step; the model's own default if absent.", min=1)]
@@ -211,7 +214,10 @@ def train_structure_editor_command(
     start_from: StartFrom = None,
     segmenter: Annotated[
         Path | None,
-        typer.Option(help="Segmenter to read breast and share with; if absent one is trained on the labels in DATA."),
+        typer.Option(help="Segmenter that finds the breast and leads; if absent one is trained on the labels in DATA."),
+    ] = None,
+    reader: Annotated[
+        Path | None, typer.Option(help="Finer segmenter that measures the share; if absent one is trained likewise.")
     ] = None,
     resume: Resume = False,
     device: Device = "auto",
@@ -220,7 +226,9 @@ def train_structure_editor_command(
     """Train the structure editor: a diffusion model that knows the share, then its counterfactual fine-tuning."""
     from cfmri_core.training.structure_editor import train_structure_editor
 
-    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from, segmenter=segmenter)
+    options = _given(
+        iterations=iterations, batch_size=batch_size, start_from=start_from, segmenter=segmenter, reader=reader
+    )
     _train(
         train_structure_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options
     )

@@ -2,8 +2,9 @@
 
 They were fine-tuned from the diffusion model and need one evaluation.
 
-The share of a slice is that of its breast: fibroglandular area over breast area, both as the editor's own segmenter
-sees them. The editor holds that segmenter, because breast, share and success of an edit are all read with it.
+The share of a slice is that of its breast: fibroglandular area over breast area. The editor holds two segmenters: one
+at its working resolution, which finds the breast and led the fine-tuning, and a finer one, the reader, which measures
+finished volumes. What only pleases the first, half-bright pixels along borders above all, the reader does not count.
 """
 
 from __future__ import annotations
@@ -90,30 +91,35 @@ PRESETS: Mapping[str, StructureEditorConfig] = {
 
 
 class StructureNetwork(nn.Module):
-    """The denoisers of an editor and its segmenter.
+    """The denoisers of an editor and its segmenters.
 
     Args:
         config: Size of the denoisers.
         condition_width: Columns of a condition vector.
-        segmenter: The segmenter's network.
+        segmenter: The network of the segmenter at working resolution.
+        reader: That of the reader.
     """
 
-    def __init__(self, config: StructureEditorConfig, condition_width: int, segmenter: nn.Module) -> None:
+    def __init__(
+        self, config: StructureEditorConfig, condition_width: int, segmenter: nn.Module, reader: nn.Module
+    ) -> None:
         super().__init__()
         self.denoisers = nn.ModuleDict(
             {name: ConditionalUNet(config, condition_width, in_images=2) for name in DENOISERS}
         )
         self.segmenter = segmenter
+        self.reader = reader
 
 
 class StructureEditor(NetworkModel):
-    """Denoisers of slices with a breast, and the segmenter that reads breast and share off them.
+    """Denoisers of slices with a breast, and the segmenters that read breast and share off them.
 
     Attributes:
-        network: Denoisers and segmenter, float32.
+        network: Denoisers and segmenters, float32.
         spec: Meaning of the acquisition columns of a condition.
         config: Size of the denoisers.
-        segmenter: The segmenter, sharing its weights with ``network``.
+        segmenter: Finds the breast in slices at working resolution; shares its weights with ``network``.
+        reader: Measures shares in finished volumes; likewise.
     """
 
     kind = "structure_editor"
@@ -121,31 +127,37 @@ class StructureEditor(NetworkModel):
     config: StructureEditorConfig
 
     def __init__(
-        self, network: StructureNetwork, spec: ConditionSpec, config: StructureEditorConfig, segmenter: SegmenterConfig
+        self,
+        network: StructureNetwork,
+        spec: ConditionSpec,
+        config: StructureEditorConfig,
+        segmenter: SegmenterConfig,
+        reader: SegmenterConfig,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = spec
         self.config = config
         self.segmenter = Segmenter(network.segmenter, segmenter)
+        self.reader = Segmenter(network.reader, reader)
 
     @classmethod
-    def create(cls, preset: str, spec: ConditionSpec, segmenter: Segmenter) -> Self:
-        """Return an editor of untrained denoisers about a segmenter.
+    def create(cls, preset: str, spec: ConditionSpec, segmenter: Segmenter, reader: Segmenter) -> Self:
+        """Return an editor of untrained denoisers about two segmenters.
 
         Raises:
             RequestError: There is no such preset.
         """
         config = preset_of(PRESETS, preset, "structure editor")
-        network = StructureNetwork(config, spec.width + SHARE_COLUMNS, segmenter.network)
-        return cls(network, spec, config, segmenter.config)
+        network = StructureNetwork(config, spec.width + SHARE_COLUMNS, segmenter.network, reader.network)
+        return cls(network, spec, config, segmenter.config, reader.config)
 
     @classmethod
     def described(cls, values: Mapping[str, Any]) -> Self:
         """Build the untrained editor that `description` describes."""
         spec, config = ConditionSpec.from_json(values["spec"]), StructureEditorConfig.from_json(values["editor"])
-        segmenter = SegmenterConfig.from_json(values["segmenter"])
-        network = StructureNetwork(config, spec.width + SHARE_COLUMNS, Segmenter.of(segmenter).network)
-        return cls(network, spec, config, segmenter)
+        segmenter, reader = (SegmenterConfig.from_json(values[name]) for name in ("segmenter", "reader"))
+        networks = (Segmenter.of(one).network for one in (segmenter, reader))
+        return cls(StructureNetwork(config, spec.width + SHARE_COLUMNS, *networks), spec, config, segmenter, reader)
 
     def description(self) -> dict[str, Any]:
         """Return all that is needed to build the editor again, JSON-ready."""
@@ -153,6 +165,7 @@ class StructureEditor(NetworkModel):
             "spec": self.spec.to_json(),
             "editor": dataclasses.asdict(self.config),
             "segmenter": self.segmenter.config.to_json(),
+            "reader": self.reader.config.to_json(),
         }
 
     @functools.cached_property

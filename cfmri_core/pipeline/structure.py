@@ -18,12 +18,12 @@ from cfmri_core.errors import GeometryError, ModelOutputError, RequestError
 from cfmri_core.models.structure_editor import GREATEST_SHARE, LEAST_SHARE, SEG_CFT, StructureEditor
 from cfmri_core.pipeline.counterfactual import Counterfactual
 from cfmri_core.pipeline.local_change import with_local_change
+from cfmri_core.pipeline.share_reading import ShareReader
 from cfmri_core.pipeline.structure_images import (
     METHODS,
     STRUCTURE_METHODS,
     Breasts,
     change_of_images,
-    fibroglandular_area,
     read_breasts,
 )
 from cfmri_core.pipeline.trust import Support
@@ -101,8 +101,8 @@ def edit_structure(
 ) -> Counterfactual:
     """Show a volume as it might have looked with another share of fibroglandular tissue.
 
-    The share is that of the whole breast volume, as the editor's segmenter sees it. Slices are edited at the working
-    resolution; the condition is corrected by what the segmenter finds in the result, a few times at most. Only the
+    The share is that of the whole breast volume, as the editor's reader sees it. Slices are edited at the working
+    resolution; the condition is corrected by what the reader finds in the result, a few times at most. Only the
     *change* is resampled to the native matrix and added, inside the breast alone: every other voxel keeps its value.
     Where the source holds whole numbers, so does the result.
 
@@ -124,15 +124,15 @@ def edit_structure(
     breasts = read_breasts(images, editor)
     if float(breasts.area.sum()) < _LEAST_BREAST * images.numel() or breasts.share < LEAST_SHARE / 2:
         raise GeometryError("No breast with fibroglandular tissue is found.", "Give a breast MR volume.")
-    ratio = request.ratio(breasts.share)
-    made = _Attempts(volume, images, breasts, stack, scale, editor)
+    made = _Attempts.of(volume, images, breasts, stack, scale, editor)
+    ratio = request.ratio(made.present)
     best, rounds = _closed_loop(made, factual, ratio, request, progress)
-    voxels, obtained = best.voxels, best.share
+    voxels, asked = best.voxels, made.present * ratio
     evidence = {
-        **_provenance(request, factual, breasts.share * ratio, editor),
-        "changes": {"fgt_fraction": [round(breasts.share, 5), round(breasts.share * ratio, 5)]},
+        **_provenance(request, factual, asked, editor),
+        "changes": {"fgt_fraction": [round(made.present, 5), round(asked, 5)]},
         "structure": {
-            **_shares(breasts.share, breasts.share * ratio, obtained),
+            **_shares(made.present, asked, best.share),
             "rounds": rounds,
             "breast_voxels_changed": int((voxels != volume.voxels).sum()),
             "largest_change_outside": float(np.abs(voxels - volume.voxels)[~made.inside].max(initial=0.0)),
@@ -140,7 +140,7 @@ def edit_structure(
         "slice_axis": "ijk"[stack.slice_axis],
         "slices": [0, stack.count],
         "intensity_scale": {"low": scale.low, "high": scale.high},
-        "warnings": [*(support.warnings if support else ()), *_warnings(obtained, breasts.share * ratio)],
+        "warnings": [*(support.warnings if support else ()), *_warnings(best.share, asked)],
         **({"support": support.to_json()} if support else {}),
         "elapsed_s": round(time.monotonic() - started, 2),
     }
@@ -157,7 +157,12 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class _Attempts:
-    """A volume in which shares are asked for and measured."""
+    """A volume in which shares are asked for and measured.
+
+    Attributes:
+        inside: Where voxels may change.
+        present: Share of the source.
+    """
 
     volume: Volume
     images: Tensor
@@ -165,11 +170,26 @@ class _Attempts:
     stack: SliceStack
     scale: IntensityScale
     editor: StructureEditor
+    inside: NDArray[np.bool_]
+    reader: ShareReader
+    present: float
 
-    @property
-    def inside(self) -> NDArray[np.bool_]:
-        """Where voxels may change."""
-        return self.stack.voxels(self.stack.at_native_size(self.breasts.breast)[:, 0]) > 0.5
+    @classmethod
+    def of(
+        cls,
+        volume: Volume,
+        images: Tensor,
+        breasts: Breasts,
+        stack: SliceStack,
+        scale: IntensityScale,
+        editor: StructureEditor,
+    ) -> _Attempts:
+        inside = stack.voxels(stack.at_native_size(breasts.breast)[:, 0]) > 0.5
+        reader = ShareReader(volume, inside, editor.reader)
+        present = reader.share(volume.voxels.astype(np.float32))
+        if present < LEAST_SHARE / 2:
+            raise GeometryError("No fibroglandular tissue is found in the breast.", "Give another volume.")
+        return cls(volume, images, breasts, stack, scale, editor, inside, reader, present)
 
     def with_change(self, change: Tensor) -> _Attempt:
         """Add a change of the working images, in normalised intensity, to the source where the breast is."""
@@ -177,19 +197,15 @@ class _Attempts:
             raise ModelOutputError("The editor produced values that are not finite.", "Train it again.")
         added = self.stack.voxels(self.stack.at_native_size(change)[:, 0]) * (self.scale.high - self.scale.low)
         voxels = with_local_change(self.volume.voxels, added, self.inside)
-        # On the scale of the source: percentiles of its own would move with what was changed.
-        native = self.scale.normalise(np.asarray(self.stack.native(voxels)))
-        area = fibroglandular_area(self.stack.images(native), self.breasts, self.editor)
-        return _Attempt(voxels, float(area.sum() / self.breasts.area.sum()))
+        return _Attempt(voxels, self.reader.share(voxels))
 
 
 def _closed_loop(
     made: _Attempts, factual: AcquisitionParameters, ratio: float, request: StructureRequest, progress: Progress
 ) -> tuple[_Attempt, int]:
     """Edit until the finished volume has the share asked for; return the best attempt and the number of edits."""
-    present = made.breasts.share
     if ratio == 1:
-        return _Attempt(made.volume.voxels.astype(np.float32), present), 0
+        return _Attempt(made.volume.voxels.astype(np.float32), made.present), 0
     tried: list[tuple[float, float]] = []  # logarithms of the ratio that was conditioned on, and of the one reached
     attempts: list[_Attempt] = []
     condition = wanted = math.log(ratio)
@@ -198,7 +214,7 @@ def _closed_loop(
             made.images, made.breasts, factual, math.exp(condition), request.method, made.editor, request.seed, progress
         )
         attempts.append(made.with_change(change))
-        tried.append((condition, math.log(max(attempts[-1].share, 1e-4) / present)))
+        tried.append((condition, math.log(max(attempts[-1].share, 1e-4) / made.present)))
         if abs(tried[-1][1] - wanted) < GOOD_ENOUGH:
             break
         condition = _next_condition(tried, wanted)
@@ -244,5 +260,5 @@ def _shares(before: float, asked: float, obtained: float) -> dict[str, Any]:
         "share_asked": round(asked, 5),
         "share_obtained": round(obtained, 5),
         "relative_error": round(obtained / asked - 1, 5),
-        "measured_by": "the editor's own segmenter",
+        "measured_by": "the editor's reader",
     }

@@ -25,6 +25,7 @@ from cfmri_core.models.structure_editor import (
     StructureEditor,
     areas,
 )
+from cfmri_core.pipeline.tissue_conversion import converted
 from cfmri_core.progress import Progress, silent
 
 GUIDANCE = "guidance"
@@ -51,12 +52,14 @@ class Breasts:
     Attributes:
         breast: 1 in the breast, else 0, shape ``(slices, 1, size, size)``.
         room: How far a pixel may change: 1 inside the breast, falling to 0 at its border, same shape.
+        gland: How surely a pixel is fibroglandular, 0 to 1, same shape.
         fibroglandular: Soft fibroglandular area in pixels, shape ``(slices,)``.
         area: Breast area in pixels, same shape.
     """
 
     breast: Tensor
     room: Tensor
+    gland: Tensor
     fibroglandular: Tensor
     area: Tensor
 
@@ -72,11 +75,18 @@ class Breasts:
 
     def rows(self, rows: slice | Tensor) -> Breasts:
         """Some of the slices."""
-        return Breasts(self.breast[rows], self.room[rows], self.fibroglandular[rows], self.area[rows])
+        return Breasts(*(value[rows] for value in self._values))
 
     def to(self, device: torch.device) -> Breasts:
         """The same on another device."""
-        return Breasts(*(value.to(device) for value in (self.breast, self.room, self.fibroglandular, self.area)))
+        return Breasts(*(value.to(device) for value in self._values))
+
+    @property
+    def _values(self) -> tuple[Tensor, ...]:
+        return self.breast, self.room, self.gland, self.fibroglandular, self.area
+
+
+TunedChange = Callable[[StructureEditor, nn.Module, Tensor, Breasts, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def read_breasts(images: Tensor, editor: StructureEditor) -> Breasts:
@@ -86,23 +96,15 @@ def read_breasts(images: Tensor, editor: StructureEditor) -> Breasts:
         probabilities = editor.probabilities(images[batch.rows].to(editor.device))
         inside = probabilities[:, FAT, None] + probabilities[:, FIBROGLANDULAR, None]
         breast = (inside > 0.5).float()
-        return (*(value.cpu() for value in (breast, *areas(probabilities, breast))),)
+        gland = probabilities[:, FIBROGLANDULAR, None]
+        return (*(value.cpu() for value in (breast, gland, *areas(probabilities, breast))),)
 
     with torch.no_grad():
-        breast, fibroglandular, area = (torch.cat(parts) for parts in zip(*in_batches(read, images), strict=True))
+        breast, gland, fibroglandular, area = (
+            torch.cat(parts) for parts in zip(*in_batches(read, images), strict=True)
+        )
     inner = 1 - max_pool2d(1 - breast, 3, stride=1, padding=1)
-    return Breasts(breast, avg_pool2d(inner, 3, stride=1, padding=1) * inner, fibroglandular, area)
-
-
-def fibroglandular_area(images: Tensor, breasts: Breasts, editor: StructureEditor) -> Tensor:
-    """Return the soft fibroglandular area of changed slices inside the breast of the source, in pixels."""
-
-    def read(batch: Batch) -> Tensor:
-        probabilities = editor.probabilities(images[batch.rows].to(editor.device))
-        return areas(probabilities, breasts.breast[batch.rows].to(editor.device))[0].cpu()
-
-    with torch.no_grad():
-        return torch.cat(in_batches(read, images))
+    return Breasts(breast, avg_pool2d(inner, 3, stride=1, padding=1) * inner, gland, fibroglandular, area)
 
 
 def change_of_images(
@@ -143,8 +145,9 @@ def change_of_images(
         seen, where = images[batch.rows].to(editor.device), breasts.rows(batch.rows).to(editor.device)
         source = editor.conditions([parameters], where.shares)
         target = editor.conditions([parameters], where.shares, ratio)
-        if method in (SEG_CFT, REG_CFT):
-            change = counterfactual_change(editor, network, seen, where, target, torch.full_like(where.area, ratio))
+        if method in TUNED_CHANGES:
+            tuned = TUNED_CHANGES[method]
+            change, _ = tuned(editor, network, seen, where, target, torch.full_like(where.area, ratio))
             report(1, 1)
             return change.cpu()
         if method == GUIDANCE:
@@ -159,10 +162,10 @@ def change_of_images(
         return torch.cat(in_batches(edit, images))
 
 
-def counterfactual_change(
+def tissue_change(
     editor: StructureEditor, network: nn.Module, images: Tensor, breasts: Breasts, target: Tensor, ratio: Tensor
-) -> Tensor:
-    """Run a fine-tuned network once: it says where tissue comes and goes; how much is the logarithm of the ratio.
+) -> tuple[Tensor, Tensor]:
+    """Run a fine-tuned network once: it says where tissue comes or goes, see `converted`.
 
     Gradients if enabled. A ratio of 1 changes nothing, whatever the network says.
 
@@ -175,11 +178,28 @@ def counterfactual_change(
         ratio: Wanted over present share of each slice, shape ``(slices,)``.
 
     Returns:
-        Change in normalised intensity, shape of ``images``; 0 outside the breast.
+        Change in normalised intensity, 0 outside the breast; and how far each pixel was turned, 0 to 1.
+    """
+    where = editor.v(network, editor.config.normalisation.to_network(images), CLEAN, target, breasts.breast)
+    change, turned = converted(images, breasts.gland, breasts.breast, where, ratio)
+    return change * breasts.room, turned * breasts.room
+
+
+def free_change(
+    editor: StructureEditor, network: nn.Module, images: Tensor, breasts: Breasts, target: Tensor, ratio: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Run a fine-tuned network once: it says how intensity changes; how much is the logarithm of the ratio.
+
+    Arguments and result as `tissue_change`; nothing counts as turned.
     """
     where = editor.v(network, editor.config.normalisation.to_network(images), CLEAN, target, breasts.breast)
     change = CHANGE_GAIN * torch.log(ratio)[:, None, None, None] * where
-    return _without_stripes(change) * breasts.room
+    return _without_stripes(change) * breasts.room, torch.zeros_like(change)
+
+
+#: What the one evaluation of a fine-tuned network means. A segmenter knows where tissue is, so that network converts
+#: it; a regressor knows a number only, and Reg-CFT is the baseline because of what a network then does to intensities.
+TUNED_CHANGES: Mapping[str, TunedChange] = {SEG_CFT: tissue_change, REG_CFT: free_change}
 
 
 def edited_change(

@@ -22,7 +22,7 @@ from torch.nn.functional import max_pool2d
 
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.models.structure_editor import FAT, FIBROGLANDULAR, StructureEditor, areas, sharpened, with_share
-from cfmri_core.pipeline.structure_images import Breasts, counterfactual_change, ratio_error
+from cfmri_core.pipeline.structure_images import Breasts, TunedChange, ratio_error
 from cfmri_core.training.judge_views import judge_view
 from cfmri_core.training.share_regressor import ShareRegressor
 from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoisingLoss
@@ -34,8 +34,9 @@ LARGEST_CHANGE = math.log(1.7)
 MARGIN, JUDGED_LEVELS = 0.1, (50, 500)
 #: Rate at which the multiplier rises while the constraint is broken, and the damping of the method.
 MULTIPLIER_RATE, DAMPING = 0.02, 1.0
-#: Weights of what is to stay as the judge sees it, and of the mean size of the change in the breast.
-STAYING_WEIGHT, CHANGE_WEIGHT = 1.0, 0.5
+#: Weights of what is to stay as the judge sees it, of the mean size of the change in the breast, and of pixels that are
+#: neither left as they are nor turned.
+STAYING_WEIGHT, CHANGE_WEIGHT, HALFWAY_WEIGHT = 1.0, 0.5, 3.0
 #: Weights of the area of the breast and of changes away from fibroglandular tissue, among what a segmenter sees stay;
 #: and how far from it growth may reach, in pixels.
 AREA_WEIGHT, AWAY_WEIGHT, REACH_PIXELS = 50.0, 5.0, 2
@@ -159,8 +160,9 @@ class CounterfactualLoss:
         denoising: StructureDenoisingLoss,
         slices: BreastSlices,
         batch_size: int,
+        change: TunedChange,
     ) -> None:
-        self.editor, self.base, self.target = editor, base, target
+        self.editor, self.base, self.target, self.change = editor, base, target, change
         self.denoising, self.slices, self.batch_size = denoising, slices, batch_size
 
     def __call__(self, network: nn.Module, generator: torch.Generator) -> Tensor:
@@ -173,12 +175,13 @@ class CounterfactualLoss:
         images, breasts, encoded = self.slices.drawn(chosen, mirrored)
         images, breasts, encoded = images.to(device), breasts.to(device), encoded.to(device)
         target = with_share(encoded, breasts.shares, ratio)
-        change = counterfactual_change(self.editor, network.network, images, breasts, target, ratio)
+        change, turned = self.change(self.editor, network.network, images, breasts, target, ratio)
         error, side_effect = self.target.judged(images, images + change, breasts, ratio, generator)
         size = (change.abs().sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
         # Huber: a slice with hardly any fibroglandular tissue must not outweigh the others.
         missed = 10 * nn.functional.huber_loss(error, torch.zeros_like(error), delta=0.3)
-        told = missed + STAYING_WEIGHT * side_effect + CHANGE_WEIGHT * size
+        halfway = ((turned * (1 - turned)).sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
+        told = missed + STAYING_WEIGHT * side_effect + CHANGE_WEIGHT * size + HALFWAY_WEIGHT * halfway
         return told + self._prior(network, images, change, breasts, encoded, ratio, generator)
 
     def _prior(
@@ -209,8 +212,10 @@ class CounterfactualLoss:
 class CounterfactualValidation:
     """Mean absolute logarithm of reached over asked on held-back subjects, at fixed ratios; lower is better."""
 
-    def __init__(self, editor: StructureEditor, target: Target, slices: BreastSlices, count: int = 24) -> None:
-        self.editor, self.target = editor, target
+    def __init__(
+        self, editor: StructureEditor, target: Target, slices: BreastSlices, change: TunedChange, count: int = 24
+    ) -> None:
+        self.editor, self.target, self.change = editor, target, change
         generator = torch.Generator().manual_seed(7)
         chosen = torch.randint(len(slices.slices.images), (count,), generator=generator)
         images, breasts, encoded = slices.drawn(chosen, torch.zeros(count, dtype=torch.bool))
@@ -222,8 +227,6 @@ class CounterfactualValidation:
         """Return the error."""
         assert isinstance(network, TunedNetwork)  # noqa: S101 - tells the type checker, not the user
         with torch.no_grad():
-            change = counterfactual_change(
-                self.editor, network.network, self.images, self.breasts, self.asked, self.ratio
-            )
+            change, _ = self.change(self.editor, network.network, self.images, self.breasts, self.asked, self.ratio)
             error, side_effect = self.target.judged(self.images, self.images + change, self.breasts, self.ratio)
             return float(error.abs().mean() + STAYING_WEIGHT * side_effect)

@@ -52,11 +52,11 @@ class BreastSlices:
         """Return images, breasts and encoded acquisitions of chosen slices, some of them mirrored left to right."""
         which = mirrored[:, None, None, None]
         breasts = self.breasts.rows(chosen)
-        images, breast, room = (
+        images, breast, room, gland = (
             torch.where(which, value.flip(-1), value)
-            for value in (self.slices.images[chosen], breasts.breast, breasts.room)
+            for value in (self.slices.images[chosen], breasts.breast, breasts.room, breasts.gland)
         )
-        placed = Breasts(breast, room, breasts.fibroglandular, breasts.area)
+        placed = Breasts(breast, room, gland, breasts.fibroglandular, breasts.area)
         return images, placed, self.conditions[self.slices.subject[chosen]]
 
 

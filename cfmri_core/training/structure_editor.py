@@ -1,8 +1,8 @@
-"""Train the structure editor: a segmenter, a diffusion model that knows the fibroglandular share, and its fine-tuning.
+"""Train the structure editor: segmenters, a diffusion model that knows the fibroglandular share, and its fine-tuning.
 
-Four trainings follow one another, each with a checkpoint of its own below the output: ``segmenter`` (unless one is
-given), ``base``, ``seg-cft``, and for the comparison ``regressor`` and ``reg-cft``. Labels are needed for the segmenter
-only; all shares are read with it.
+The trainings follow one another, each with a checkpoint of its own below the output: ``segmenter`` and ``reader``
+(unless they are given), ``base``, ``seg-cft``, and for the comparison ``regressor`` and ``reg-cft``. Labels are needed
+for the segmenters only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from cfmri_core.data.studies import SliceSet, Study, list_studies, load_slices
+from cfmri_core.data.studies import Study, list_studies, load_slices
 from cfmri_core.errors import RequestError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.model_folder import locate_model
@@ -22,6 +22,7 @@ from cfmri_core.models.network_model import preset_of
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.models.structure_editor import BASE, PRESETS, REG_CFT, SEG_CFT, StructureEditor
 from cfmri_core.pipeline.source_support import write_source_support
+from cfmri_core.pipeline.structure_images import TUNED_CHANGES
 from cfmri_core.progress import Progress, TrainingStep, silent
 from cfmri_core.training.augmentation import RANDOMISED
 from cfmri_core.training.card import model_card
@@ -38,7 +39,7 @@ from cfmri_core.training.structure_counterfactuals import (
 from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoisingLoss, StructureDenoisingValidation
 
 #: Part of a training: its share of the asked iterations, see `train_structure_editor`.
-_SHARES = {"segmenter": 0.5, BASE: 1.0, SEG_CFT: 0.3, "regressor": 0.1, REG_CFT: 0.08}
+_SHARES = {"segmenter": 0.5, "reader": 0.5, BASE: 1.0, SEG_CFT: 0.3, "regressor": 0.1, REG_CFT: 0.08}
 #: Peak learning rates of a new denoiser and of its fine-tuning.
 BASE_RATE, TUNING_RATE = 8e-4, 1e-3
 #: Slices per step of the fine-tuning: an edit and its gradient take several times what a denoising step takes.
@@ -84,6 +85,7 @@ def train_structure_editor(
     validation_share: float = 0.08,
     seed: int = 0,
     segmenter: Path | None = None,
+    reader: Path | None = None,
     start_from: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
@@ -99,9 +101,10 @@ def train_structure_editor(
         batch_size: Slices per step of the diffusion model; its fine-tuning takes `TUNING_BATCH` at most.
         validation_share: Share of subjects held back to choose the best weights.
         seed: Seed of splits, initialisation, batches and noise.
-        segmenter: Segmenter to read breast and share with, which must not mind the contrast of scans; ``None`` trains
-            one on the labelled studies, half of what it sees with random contrast.
-        start_from: Model folder to go on from: its segmenter and its diffusion model, which is trained on; the
+        segmenter: Segmenter that finds the breast and leads the fine-tuning, which must not mind the contrast of scans;
+            ``None`` trains one on the labelled studies, half of what it sees with random contrast.
+        reader: Segmenter that measures finished volumes, likewise, finer.
+        start_from: Model folder to go on from: its segmenters and its diffusion model, which is trained on; the
             fine-tuning is done anew.
         resume: Go on from the checkpoints in ``output``.
         device: Torch device.
@@ -120,11 +123,15 @@ def train_structure_editor(
     size = preset_of(PRESETS, preset, "structure editor").image_size
     begun = StructureEditor.load(start_from, device) if start_from else None
     slices = load_slices(studies, begun.image_size if begun else size, progress=progress)
-    editor = begun or _new_editor(
-        studies, slices, output, preset, segmenter, iterations, seed, resume, device, progress
-    )
+    if begun is None:
+        places = _Segmenters(studies, output, iterations, seed, resume, device, progress)
+        spec = ConditionSpec.from_parameters(slices.parameters)
+        judges = places.trained("segmenter", "tiny", segmenter), places.trained("reader", "fine", reader)
+        begun = StructureEditor.create(preset, spec, *judges)
+    editor = begun
     editor.network.to(device).requires_grad_(True)
-    editor.network.segmenter.eval().requires_grad_(False)
+    for judge in (editor.network.segmenter, editor.network.reader):
+        judge.eval().requires_grad_(False)
     fit, held_back = (BreastSlices.of(part, editor) for part in slices.split(validation_share, seed))
     run = _Run(editor, fit, held_back, output, iterations, batch_size, seed, resume, progress)
     scores = {BASE: _train_base(run), SEG_CFT: _fine_tune(run, SEG_CFT), REG_CFT: _fine_tune(run, REG_CFT)}
@@ -136,25 +143,27 @@ def train_structure_editor(
     return output / "model"
 
 
-def _new_editor(
-    studies: Sequence[Study],
-    slices: SliceSet,
-    output: Path,
-    preset: str,
-    segmenter: Path | None,
-    iterations: int,
-    seed: int,
-    resume: bool,
-    device: str,
-    progress: Progress,
-) -> StructureEditor:
-    if segmenter is None:
-        segmenter = train_segmenter(
-            studies, output / "segmenter", augmentation=RANDOMISED, seed=seed, resume=resume, device=device,
-            iterations=_steps("segmenter", iterations), progress=_part_of_whole("segmenter", iterations, progress),
-        )  # fmt: skip
-    judge = Segmenter.load(locate_model("segmenter", segmenter), device)
-    return StructureEditor.create(preset, ConditionSpec.from_parameters(slices.parameters), judge)
+@dataclass(frozen=True)
+class _Segmenters:
+    """Where the segmenters of a new editor come from."""
+
+    studies: Sequence[Study]
+    output: Path
+    iterations: int
+    seed: int
+    resume: bool
+    device: str
+    progress: Progress
+
+    def trained(self, part: str, preset: str, folder: Path | None) -> Segmenter:
+        """Load the one that is given, or train one."""
+        if folder is None:
+            folder = train_segmenter(
+                self.studies, self.output / part, preset=preset, augmentation=RANDOMISED, seed=self.seed,
+                resume=self.resume, device=self.device, iterations=_steps(part, self.iterations),
+                progress=_part_of_whole(part, self.iterations, self.progress),
+            )  # fmt: skip
+        return Segmenter.load(locate_model("segmenter", folder), self.device)
 
 
 def _steps(part: str, iterations: int) -> int:
@@ -192,8 +201,8 @@ def _fine_tune(run: _Run, name: str) -> float:
     denoising = StructureDenoisingLoss(editor, run.training, batch_size)
     score = train(
         tuned,
-        CounterfactualLoss(editor, base, target, denoising, run.training, batch_size),
-        CounterfactualValidation(editor, target, run.validation),
+        CounterfactualLoss(editor, base, target, denoising, run.training, batch_size, TUNED_CHANGES[name]),
+        CounterfactualValidation(editor, target, run.validation, TUNED_CHANGES[name]),
         run.output / name,
         run.schedule(name, TUNING_RATE, 60),
         resume=run.resume,
@@ -230,8 +239,8 @@ def _card(editor: StructureEditor, subjects: int, command: str, scores: dict[str
         f"Three networks of single slices ({parameters:.1f} M parameters each, preset `{editor.preset}`): a "
         "conditional diffusion model `base`; and networks that began with its weights, change the share in one "
         "evaluation, and were fine-tuned against a frozen segmenter (`seg-cft`) or a frozen regressor of the share "
-        "(`reg-cft`), with the diffusion model as the prior. The segmenter is part of the model: it finds the breast "
-        "and measures the share.",
+        "(`reg-cft`), with the diffusion model as the prior. Two segmenters are part of the model: one finds the "
+        "breast and led the fine-tuning, the other, finer, measures the share.",
         data=f"{subjects} training subjects. Shares are those that the segmenter reads.",
         command=command,
         performance=f"On held-back subjects: denoising loss of the diffusion model {scores[BASE]:.4f}; mean absolute "

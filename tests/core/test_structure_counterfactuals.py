@@ -7,6 +7,7 @@ import glands
 import pytest
 import torch
 
+from cfmri_core.pipeline.structure_images import tissue_change
 from cfmri_core.training.share_regressor import ShareRegressor
 from cfmri_core.training.structure_counterfactuals import (
     MARGIN,
@@ -75,7 +76,9 @@ def test_a_regressor_judges_the_change_of_what_it_reads(slices):
 def test_the_multiplier_rises_while_the_prior_is_left_and_falls_otherwise(editor, slices, factor, rises):
     base, network = tuned(editor)
     network.multiplier.fill_(0.5)
-    loss = CounterfactualLoss(editor, base, SegmenterTarget(editor), Denoising(editor, slices, factor), slices, 2)
+    loss = CounterfactualLoss(
+        editor, base, SegmenterTarget(editor), Denoising(editor, slices, factor), slices, 2, tissue_change
+    )
     loss(network, torch.Generator().manual_seed(0))
     assert (float(network.multiplier) > 0.5) == rises
 
@@ -83,7 +86,7 @@ def test_the_multiplier_rises_while_the_prior_is_left_and_falls_otherwise(editor
 def test_gradients_reach_the_network_and_nothing_else(editor, slices):
     base, network = tuned(editor)
     denoising = StructureDenoisingLoss(editor, slices, 2)
-    loss = CounterfactualLoss(editor, base, SegmenterTarget(editor), denoising, slices, 2)
+    loss = CounterfactualLoss(editor, base, SegmenterTarget(editor), denoising, slices, 2, tissue_change)
     value = loss(network, torch.Generator().manual_seed(0))
     value.backward()
     assert all(weights.grad is not None for weights in network.network.unet.out.parameters())
@@ -93,8 +96,8 @@ def test_gradients_reach_the_network_and_nothing_else(editor, slices):
 def test_some_steps_bring_the_counterfactual_nearer_to_what_is_asked(editor, slices):
     base, network = tuned(editor)
     denoising = StructureDenoisingLoss(editor, slices, 4)
-    loss = CounterfactualLoss(editor, base, SegmenterTarget(editor), denoising, slices, 4)
-    validate = CounterfactualValidation(editor, SegmenterTarget(editor), slices, count=8)
+    loss = CounterfactualLoss(editor, base, SegmenterTarget(editor), denoising, slices, 4, tissue_change)
+    validate = CounterfactualValidation(editor, SegmenterTarget(editor), slices, tissue_change, count=8)
     before = validate(network)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     for step in range(25):
@@ -107,11 +110,11 @@ def test_some_steps_bring_the_counterfactual_nearer_to_what_is_asked(editor, sli
 def test_the_same_step_draws_the_same_batch(editor, slices):
     base, network = tuned(editor)
     denoising = StructureDenoisingLoss(editor, slices, 2)
-    loss = CounterfactualLoss(editor, base, SegmenterTarget(editor), denoising, slices, 2)
+    loss = CounterfactualLoss(editor, base, SegmenterTarget(editor), denoising, slices, 2, tissue_change)
     values = [float(loss(copy.deepcopy(network), torch.Generator().manual_seed(3)).detach()) for _ in range(2)]
     assert values[0] == values[1]
 
 
 def test_validation_says_how_far_counterfactuals_are_off(editor, slices):
     _, network = tuned(editor)
-    assert CounterfactualValidation(editor, SegmenterTarget(editor), slices, count=6)(network) > 0
+    assert CounterfactualValidation(editor, SegmenterTarget(editor), slices, tissue_change, count=6)(network) > 0

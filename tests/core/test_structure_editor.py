@@ -54,7 +54,7 @@ def test_eps_is_what_v_says():
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
     torch.manual_seed(0)
-    made = StructureEditor.create("tiny", glands.SPEC, Segmenter.create("tiny"))
+    made = StructureEditor.create("tiny", glands.SPEC, Segmenter.create("tiny"), Segmenter.create("fine"))
     made.save(tmp_path / "model", "A card.", half=False)
     again = StructureEditor.load(tmp_path / "model")
     assert again.config == made.config
@@ -69,4 +69,4 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
 
 def test_there_is_no_such_preset():
     with pytest.raises(RequestError, match="structure editor preset"):
-        StructureEditor.create("huge", glands.SPEC, Segmenter.create("tiny"))
+        StructureEditor.create("huge", glands.SPEC, Segmenter.create("tiny"), Segmenter.create("fine"))

@@ -44,7 +44,7 @@ def test_a_training_that_was_stopped_ends_where_it_would_have_ended(studies, tmp
     with pytest.raises(Cancelled):
         train(studies, tmp_path / "stopped", progress=stop_late)
     names = list(dict.fromkeys(name for _, _, name in steps))
-    assert names == ["segmenter", "base", "seg-cft", "regressor", "reg-cft"]
+    assert names == ["segmenter", "reader", "base", "seg-cft", "regressor", "reg-cft"]
     assert [step for step, _, _ in steps] == sorted(step for step, _, _ in steps)
     folder = train(studies, tmp_path / "stopped", resume=True)
     whole = train(studies, tmp_path / "whole")

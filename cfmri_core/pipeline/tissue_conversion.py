@@ -1,0 +1,63 @@
+"""Turn fat into fibroglandular tissue or back, pixel by pixel: each gets the level that the other tissue has nearby.
+
+A network says where; what a pixel becomes is what tissue looks like in this slice. A change of intensity alone, free
+to be anything, ends where the segmenter it was tuned against changes its mind, and half-bright borders please nobody
+else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad, softplus
+
+#: Width of the Gaussian over which the level of a tissue is taken, in pixels.
+LEVEL_SIGMA_PIXELS = 3.0
+#: Pixels of a tissue below which a slice does not show how bright it is.
+LEAST_PIXELS = 4.0
+#: How fast a pixel turns as the network's answer rises, how far it is turned where that is 0, and the amount that a
+#: change by a factor of e makes of it.
+STEEPNESS, REST, GAIN = 3.0, -3.0, 10.0
+
+
+def converted(images: Tensor, gland: Tensor, breast: Tensor, where: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Convert tissue where a network says so; with gradients if enabled.
+
+    Args:
+        images: Normalised slices, shape ``(slices, 1, size, size)``.
+        gland: How surely a pixel is fibroglandular, 0 to 1, same shape.
+        breast: 1 in the breast, same shape.
+        where: The network's answer, any numbers, same shape.
+        ratio: Wanted over present share of each slice, shape ``(slices,)``; above 1 fat is converted, below 1 gland.
+
+    Returns:
+        Change in normalised intensity, 0 outside the breast and in slices with one tissue only; and how far each pixel
+        was turned, 0 to 1. Both shape of ``images``.
+    """
+    tissues = gland * breast, (1 - gland) * breast
+    known = torch.stack([weight.sum((1, 2, 3)) > LEAST_PIXELS for weight in tissues]).all(dim=0)[:, None, None, None]
+    step = known * (_level(images, tissues[0]) - _level(images, tissues[1]))
+    grows = (ratio >= 1).to(images)[:, None, None, None]
+    eligible = breast * (grows * (1 - gland) + (1 - grows) * gland)
+    asked = torch.log(ratio).abs()[:, None, None, None]
+    turned = eligible * (1 - torch.exp(-GAIN * asked * softplus(STEEPNESS * where + REST)))
+    return (2 * grows - 1) * turned * step, turned
+
+
+def _level(images: Tensor, weight: Tensor) -> Tensor:
+    """Gaussian mean of a tissue; far from all of it, its mean over the slice."""
+    near = _blurred(weight)
+    mean = (images * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp(min=1e-3)
+    # The mean over the slice weighs as much as a thousandth of a neighbourhood full of the tissue.
+    return (_blurred(images * weight) + 1e-3 * mean) / (near + 1e-3)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    reach = math.ceil(3 * LEVEL_SIGMA_PIXELS)
+    offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-0.5 * (offsets / LEVEL_SIGMA_PIXELS) ** 2)
+    kernel = (kernel / kernel.sum())[None, None, None]
+    rows = conv2d(pad(images, (reach, reach, 0, 0), mode="replicate"), kernel)
+    return conv2d(pad(rows, (0, 0, reach, reach), mode="replicate"), kernel.transpose(2, 3))
