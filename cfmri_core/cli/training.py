@@ -219,6 +219,10 @@ def train_structure_editor_command(
     reader: Annotated[
         Path | None, typer.Option(help="Finer segmenter that measures the share; if absent one is trained likewise.")
     ] = None,
+    judge: Annotated[
+        list[Path] | None,
+        typer.Option(help="Further segmenters like the first, to be tuned against; may be repeated."),
+    ] = None,
     resume: Resume = False,
     device: Device = "auto",
     json: Json = False,
@@ -226,9 +230,8 @@ def train_structure_editor_command(
     """Train the structure editor: a diffusion model that knows the share, then its counterfactual fine-tuning."""
     from cfmri_core.training.structure_editor import train_structure_editor
 
-    options = _given(
-        iterations=iterations, batch_size=batch_size, start_from=start_from, segmenter=segmenter, reader=reader
-    )
+    options = _given(iterations=iterations, batch_size=batch_size, start_from=start_from)
+    options |= _given(segmenter=segmenter, reader=reader, judges=judge)
     _train(
         train_structure_editor, data, output, json, preset=preset, seed=seed, resume=resume, device=device, **options
     )

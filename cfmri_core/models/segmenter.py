@@ -64,13 +64,13 @@ class SegmenterConfig:
         return cls(**{**values, "channels": tuple(values["channels"]), "normalisation": normalisation})
 
 
-#: `fine` sees more of a border than `tiny` and measures with it. `scoring` judges edits in evaluations only: another
-#: architecture, other patients, so that an edit that pleases the segmenter it was tuned against does not please this
-#: one for the same reason.
+#: The last two see more of a border than `tiny`, and are of another architecture, so that an edit that pleases the
+#: segmenter it was tuned against does not please them for the same reason. `fine` measures shares for the structure
+#: editor; `scoring` judges edits in evaluations only, and learns from other patients.
 PRESETS: Mapping[str, SegmenterConfig] = {
     "paper": SegmenterConfig("paper", 224, (32, 64, 128, 256, 512, 512), "BATCH"),
     "tiny": SegmenterConfig("tiny", 96, (16, 32, 64, 128), "INSTANCE"),
-    "fine": SegmenterConfig("fine", 160, (16, 32, 64, 128), "INSTANCE"),
+    "fine": SegmenterConfig("fine", 128, (12, 24, 48, 96), "GROUP", architecture=RESIDUAL_ENCODER),
     "scoring": SegmenterConfig("scoring", 128, (12, 24, 48, 96), "GROUP", architecture=RESIDUAL_ENCODER),
 }
 

@@ -86,7 +86,7 @@ class Breasts:
         return self.breast, self.room, self.gland, self.fibroglandular, self.area
 
 
-TunedChange = Callable[[StructureEditor, nn.Module, Tensor, Breasts, Tensor, Tensor], tuple[Tensor, Tensor]]
+TunedChange = Callable[[StructureEditor, nn.Module, Tensor, Breasts, Tensor, Tensor], Tensor]
 
 
 def read_breasts(images: Tensor, editor: StructureEditor) -> Breasts:
@@ -147,7 +147,7 @@ def change_of_images(
         target = editor.conditions([parameters], where.shares, ratio)
         if method in TUNED_CHANGES:
             tuned = TUNED_CHANGES[method]
-            change, _ = tuned(editor, network, seen, where, target, torch.full_like(where.area, ratio))
+            change = tuned(editor, network, seen, where, target, torch.full_like(where.area, ratio))
             report(1, 1)
             return change.cpu()
         if method == GUIDANCE:
@@ -164,7 +164,7 @@ def change_of_images(
 
 def tissue_change(
     editor: StructureEditor, network: nn.Module, images: Tensor, breasts: Breasts, target: Tensor, ratio: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Run a fine-tuned network once: it says where tissue comes or goes, see `converted`.
 
     Gradients if enabled. A ratio of 1 changes nothing, whatever the network says.
@@ -178,23 +178,22 @@ def tissue_change(
         ratio: Wanted over present share of each slice, shape ``(slices,)``.
 
     Returns:
-        Change in normalised intensity, 0 outside the breast; and how far each pixel was turned, 0 to 1.
+        Change in normalised intensity, 0 outside the breast.
     """
     where = editor.v(network, editor.config.normalisation.to_network(images), CLEAN, target, breasts.breast)
-    change, turned = converted(images, breasts.gland, breasts.breast, where, ratio)
-    return change * breasts.room, turned * breasts.room
+    return converted(images, breasts.gland, breasts.breast, where, ratio) * breasts.room
 
 
 def free_change(
     editor: StructureEditor, network: nn.Module, images: Tensor, breasts: Breasts, target: Tensor, ratio: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Run a fine-tuned network once: it says how intensity changes; how much is the logarithm of the ratio.
 
-    Arguments and result as `tissue_change`; nothing counts as turned.
+    Arguments and result as `tissue_change`.
     """
     where = editor.v(network, editor.config.normalisation.to_network(images), CLEAN, target, breasts.breast)
     change = CHANGE_GAIN * torch.log(ratio)[:, None, None, None] * where
-    return _without_stripes(change) * breasts.room, torch.zeros_like(change)
+    return _without_stripes(change) * breasts.room
 
 
 #: What the one evaluation of a fine-tuned network means. A segmenter knows where tissue is, so that network converts

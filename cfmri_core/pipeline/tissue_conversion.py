@@ -19,10 +19,10 @@ LEVEL_SIGMA_PIXELS = 3.0
 LEAST_PIXELS = 4.0
 #: How fast a pixel turns as the network's answer rises, how far it is turned where that is 0, and the amount that a
 #: change by a factor of e makes of it.
-STEEPNESS, REST, GAIN = 3.0, -3.0, 10.0
+STEEPNESS, REST, GAIN = 6.0, -2.0, 10.0
 
 
-def converted(images: Tensor, gland: Tensor, breast: Tensor, where: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+def converted(images: Tensor, gland: Tensor, breast: Tensor, where: Tensor, ratio: Tensor) -> Tensor:
     """Convert tissue where a network says so; with gradients if enabled.
 
     Args:
@@ -33,8 +33,7 @@ def converted(images: Tensor, gland: Tensor, breast: Tensor, where: Tensor, rati
         ratio: Wanted over present share of each slice, shape ``(slices,)``; above 1 fat is converted, below 1 gland.
 
     Returns:
-        Change in normalised intensity, 0 outside the breast and in slices with one tissue only; and how far each pixel
-        was turned, 0 to 1. Both shape of ``images``.
+        Change in normalised intensity, shape of ``images``; 0 outside the breast and in slices with one tissue only.
     """
     tissues = gland * breast, (1 - gland) * breast
     known = torch.stack([weight.sum((1, 2, 3)) > LEAST_PIXELS for weight in tissues]).all(dim=0)[:, None, None, None]
@@ -43,7 +42,7 @@ def converted(images: Tensor, gland: Tensor, breast: Tensor, where: Tensor, rati
     eligible = breast * (grows * (1 - gland) + (1 - grows) * gland)
     asked = torch.log(ratio).abs()[:, None, None, None]
     turned = eligible * (1 - torch.exp(-GAIN * asked * softplus(STEEPNESS * where + REST)))
-    return (2 * grows - 1) * turned * step, turned
+    return (2 * grows - 1) * turned * step
 
 
 def _level(images: Tensor, weight: Tensor) -> Tensor:

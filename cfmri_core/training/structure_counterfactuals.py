@@ -34,9 +34,8 @@ LARGEST_CHANGE = math.log(1.7)
 MARGIN, JUDGED_LEVELS = 0.1, (50, 500)
 #: Rate at which the multiplier rises while the constraint is broken, and the damping of the method.
 MULTIPLIER_RATE, DAMPING = 0.02, 1.0
-#: Weights of what is to stay as the judge sees it, of the mean size of the change in the breast, and of pixels that are
-#: neither left as they are nor turned.
-STAYING_WEIGHT, CHANGE_WEIGHT, HALFWAY_WEIGHT = 1.0, 0.5, 3.0
+#: Weights of what is to stay as the judge sees it, and of the mean size of the change in the breast.
+STAYING_WEIGHT, CHANGE_WEIGHT = 1.0, 0.2
 #: Weights of the area of the breast and of changes away from fibroglandular tissue, among what a segmenter sees stay;
 #: and how far from it growth may reach, in pixels.
 AREA_WEIGHT, AWAY_WEIGHT, REACH_PIXELS = 50.0, 5.0, 2
@@ -175,13 +174,12 @@ class CounterfactualLoss:
         images, breasts, encoded = self.slices.drawn(chosen, mirrored)
         images, breasts, encoded = images.to(device), breasts.to(device), encoded.to(device)
         target = with_share(encoded, breasts.shares, ratio)
-        change, turned = self.change(self.editor, network.network, images, breasts, target, ratio)
+        change = self.change(self.editor, network.network, images, breasts, target, ratio)
         error, side_effect = self.target.judged(images, images + change, breasts, ratio, generator)
         size = (change.abs().sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
         # Huber: a slice with hardly any fibroglandular tissue must not outweigh the others.
         missed = 10 * nn.functional.huber_loss(error, torch.zeros_like(error), delta=0.3)
-        halfway = ((turned * (1 - turned)).sum((1, 2, 3)) / breasts.area.clamp(min=1)).mean()
-        told = missed + STAYING_WEIGHT * side_effect + CHANGE_WEIGHT * size + HALFWAY_WEIGHT * halfway
+        told = missed + STAYING_WEIGHT * side_effect + CHANGE_WEIGHT * size
         return told + self._prior(network, images, change, breasts, encoded, ratio, generator)
 
     def _prior(
@@ -227,6 +225,6 @@ class CounterfactualValidation:
         """Return the error."""
         assert isinstance(network, TunedNetwork)  # noqa: S101 - tells the type checker, not the user
         with torch.no_grad():
-            change, _ = self.change(self.editor, network.network, self.images, self.breasts, self.asked, self.ratio)
+            change = self.change(self.editor, network.network, self.images, self.breasts, self.asked, self.ratio)
             error, side_effect = self.target.judged(self.images, self.images + change, self.breasts, self.ratio)
             return float(error.abs().mean() + STAYING_WEIGHT * side_effect)

@@ -51,6 +51,7 @@ class _Run:
     """What all parts of a training share."""
 
     editor: StructureEditor
+    judges: Sequence[Segmenter]
     training: BreastSlices
     validation: BreastSlices
     output: Path
@@ -86,6 +87,7 @@ def train_structure_editor(
     seed: int = 0,
     segmenter: Path | None = None,
     reader: Path | None = None,
+    judges: Sequence[Path] = (),
     start_from: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
@@ -104,6 +106,7 @@ def train_structure_editor(
         segmenter: Segmenter that finds the breast and leads the fine-tuning, which must not mind the contrast of scans;
             ``None`` trains one on the labelled studies, half of what it sees with random contrast.
         reader: Segmenter that measures finished volumes, likewise, finer.
+        judges: Further segmenters at working resolution, so that the fine-tuning learns none by heart.
         start_from: Model folder to go on from: its segmenters and its diffusion model, which is trained on; the
             fine-tuning is done anew.
         resume: Go on from the checkpoints in ``output``.
@@ -126,14 +129,15 @@ def train_structure_editor(
     if begun is None:
         places = _Segmenters(studies, output, iterations, seed, resume, device, progress)
         spec = ConditionSpec.from_parameters(slices.parameters)
-        judges = places.trained("segmenter", "tiny", segmenter), places.trained("reader", "fine", reader)
-        begun = StructureEditor.create(preset, spec, *judges)
+        own = places.trained("segmenter", "tiny", segmenter), places.trained("reader", "fine", reader)
+        begun = StructureEditor.create(preset, spec, *own)
     editor = begun
     editor.network.to(device).requires_grad_(True)
-    for judge in (editor.network.segmenter, editor.network.reader):
-        judge.eval().requires_grad_(False)
+    for network in (editor.network.segmenter, editor.network.reader):
+        network.eval().requires_grad_(False)
     fit, held_back = (BreastSlices.of(part, editor) for part in slices.split(validation_share, seed))
-    run = _Run(editor, fit, held_back, output, iterations, batch_size, seed, resume, progress)
+    others = [Segmenter.load(locate_model("segmenter", judge), device) for judge in judges]
+    run = _Run(editor, others, fit, held_back, output, iterations, batch_size, seed, resume, progress)
     scores = {BASE: _train_base(run), SEG_CFT: _fine_tune(run, SEG_CFT), REG_CFT: _fine_tune(run, REG_CFT)}
     where = data if isinstance(data, Path) else "DATA"
     command = f"cfmri train structure-editor {where} --preset {editor.preset} --iterations {iterations} "
@@ -187,7 +191,7 @@ def _fine_tune(run: _Run, name: str) -> float:
     """Fine-tune a copy of the diffusion model until edits reach what is asked for, as the frozen judge sees it."""
     editor = run.editor
     if name == SEG_CFT:
-        target: SegmenterTarget | RegressorTarget = SegmenterTarget(editor)
+        target: SegmenterTarget | RegressorTarget = SegmenterTarget(editor, run.judges)
     else:
         schedule = run.schedule("regressor", 1e-3, 100)
         regressor = train_share_regressor(

@@ -99,8 +99,8 @@ def test_some_steps_bring_the_counterfactual_nearer_to_what_is_asked(editor, sli
     loss = CounterfactualLoss(editor, base, SegmenterTarget(editor), denoising, slices, 4, tissue_change)
     validate = CounterfactualValidation(editor, SegmenterTarget(editor), slices, tissue_change, count=8)
     before = validate(network)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
-    for step in range(25):
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    for step in range(40):
         optimizer.zero_grad()
         loss(network, torch.Generator().manual_seed(step)).backward()
         optimizer.step()
