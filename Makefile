@@ -65,8 +65,13 @@ demo-weights: .venv/.runtime
 	for number in $$(seq -f %04g 1 120); do ln -sfn ../unlabelled/sub-$$number training/structure/plain-$$number; done
 	$(TRAIN) segmenter training/structure --output training/structure_segmenter --augmentation contrast-randomisation \
 		--iterations 1500 --seed 34 --resume
-	$(TRAIN) structure-editor training/structure --output training/structure_editor \
-		--segmenter training/structure_segmenter/model --seed 34 --resume
+	for seed in 51 52; do $(TRAIN) segmenter training/structure --output training/structure_judge_$$seed \
+		--augmentation contrast-randomisation --iterations 1000 --seed $$seed --resume; done
+	$(TRAIN) segmenter training/structure --output training/structure_reader --preset fine \
+		--augmentation contrast-randomisation --iterations 900 --batch-size 8 --seed 53 --resume
+	$(TRAIN) structure-editor training/structure --output training/structure_editor --batch-size 6 \
+		--segmenter training/structure_segmenter/model --reader training/structure_reader/model \
+		--judge training/structure_judge_51/model --judge training/structure_judge_52/model --seed 34 --resume
 	mkdir -p training/structure_scoring
 	for number in $$(seq -f %04g 1 160); do ln -sfn ../scoring/sub-$$number training/structure_scoring/sub-$$number; done
 	$(TRAIN) segmenter training/structure_scoring --output training/scoring_segmenter --preset scoring \

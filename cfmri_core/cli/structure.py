@@ -64,7 +64,7 @@ def _summary(result: Counterfactual, written: Path) -> str:
     found = result.evidence["structure"]
     lines = [
         f"Fibroglandular share of the breast: {found['share_before']:.3f} before, {found['share_asked']:.3f} asked, "
-        f"{found['share_obtained']:.3f} obtained ({found['rounds']} rounds, as the editor's own segmenter sees it)",
+        f"{found['share_obtained']:.3f} obtained ({found['rounds']} rounds, as the editor's reader sees it)",
         f"Outside the breast: every voxel as it was (largest change {found['largest_change_outside']:g})",
         f"SYNTHETIC, not for diagnosis. Written: {written}",
     ]

@@ -129,7 +129,7 @@ def _structure_section(edits: AnatomyEdits) -> Section:
         *(
             f"{words}: share {evidence['structure']['share_before']:.3f} before, "
             f"{evidence['structure']['share_asked']:.3f} wanted, {evidence['structure']['share_obtained']:.3f} "
-            f"obtained as the editor's own segmenter sees it; largest difference outside the breast "
+            f"obtained as the editor's reader sees it; largest difference outside the breast "
             f"{evidence['structure']['largest_change_outside']:g}."
             for words, evidence in edits.evidence.items()
         ),

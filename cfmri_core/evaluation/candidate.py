@@ -101,7 +101,7 @@ def compare(
     A segmenter by its mean Dice of fat and fibroglandular tissue; a predictor by the probability it gives to each true
     category and the relative error of each quantity (1 is perfect); an editor by the squared error of the noise it
     predicts, at fixed noise levels; a lesion editor by the same about the lesions of a study; a structure editor by
-    the relative error of the share that one edit reaches, as its own segmenter sees it.
+    the relative error of the share that one edit reaches, as its own reader sees it.
 
     Args:
         kind: ``segmenter``, ``iap_predictor``, ``editor``, ``lesion_editor`` or ``structure_editor``.

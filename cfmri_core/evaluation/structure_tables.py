@@ -17,7 +17,7 @@ _COLUMNS = (
     ("Error of the share, %", "share_error_percent"),
     ("in points", "share_error_points"),
     ("to the true share, %", "share_to_truth_error_percent"),
-    ("Own segmenter's error, %", "own_error_percent"),
+    ("Own reader's error, %", "own_error_percent"),
     ("Fat area, error %", "fat_error_percent"),
     ("Breast area, change %", "breast_change_percent"),
     ("Rest (muscle, skin, chest, air), change %", "rest_change_percent"),
