@@ -80,6 +80,19 @@ def test_a_stored_image_is_listed_and_survives_a_restart(datastore, folder, tmp_
     assert again.list_images() == ["scan-1"]
 
 
+def test_what_is_removed_leaves_the_list_whatever_the_watcher_sees(folder, tmp_path):
+    datastore = ContainedDatastore(folder, auto_reload=True, read_only=False)
+    try:
+        datastore.save_label("scan-1", str(write_nifti(tmp_path / "u" / "l.nii.gz")), "final", {})
+        datastore._ignore_event_count = 99  # it passes over events that it takes for its own
+        datastore.remove_label("scan-1", "final")
+        assert datastore.get_labels_by_image_id("scan-1") == {}
+        datastore.remove_image("scan-1")
+        assert datastore.list_images() == []
+    finally:
+        datastore._observer.stop()
+
+
 def test_a_stored_image_keeps_how_it_was_acquired(datastore, folder, tmp_path):
     upload = str(write_nifti(tmp_path / "u" / "u.nii.gz"))
     datastore.add_image("scan-2", upload, {"acquisition": {"echo_time_ms": 2.4}})

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,9 @@ class ContainedDatastore(LocalDatastore):
         known = _acquisition(info.pop("acquisition", None) or {})
         if known.known():  # before the image: one that is there has its sidecar
             write_text(self._sidecar(image_id), json_text(sidecar_of(known)))
-        with FileLock(self._lock_file):
+        with self._listed() as images:
             _copy(Path(image_filename), Path(self._datastore.image_path()) / info["name"])
-            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
-            self._update_datastore_file(lock=False)
+            images[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
         return image_id
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
@@ -93,10 +93,9 @@ class ContainedDatastore(LocalDatastore):
         extension = require_image_extension(label_filename)
         tag = require_label_tag(str(getattr(label_tag, "value", label_tag)))
         info = {**(label_info or {}), "ts": int(time.time()), "name": f"{image_id}{extension}"}
-        with FileLock(self._lock_file):
+        with self._listed() as images:
             _copy(Path(label_filename), Path(self._datastore.label_path(tag)) / info["name"])
-            self._datastore.objects[image_id].labels[tag] = DataModel(info=info, ext=extension)
-            self._update_datastore_file(lock=False)
+            images[image_id].labels[tag] = DataModel(info=info, ext=extension)
         return image_id
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
@@ -108,18 +107,30 @@ class ContainedDatastore(LocalDatastore):
         self.require_image(image_id)
         super().remove_image(image_id)
         self._sidecar(image_id).unlink(missing_ok=True)
+        with self._listed() as images:
+            images.pop(image_id, None)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove one label of an image."""
         if not self.get_label_uri(label_id, label_tag):
             raise NotFoundError("There is no such label.", field="id", value=label_id)
         super().remove_label(label_id, label_tag)
+        with self._listed() as images:
+            if label_id in images:
+                images[label_id].labels.pop(label_tag, None)
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Return a ZIP archive of the labelled images."""
         if not self.datalist():
             raise RequestError("No image has a final label yet.", "Save one with PUT /datastore/label first.")
         return str(super().get_dataset_archive(limit_cases))
+
+    @contextmanager
+    def _listed(self) -> Iterator[dict[str, ImageLabelModel]]:
+        """Change the list at once; the base class leaves that to its watcher, which may pass over the event."""
+        with FileLock(self._lock_file):
+            yield self._datastore.objects
+            self._update_datastore_file(lock=False)
 
     def _is_there(self, image_id: str, file: Path) -> bool:  # noqa: ARG002 - for those that know more than files
         """Whether there is an image of that id."""
