@@ -104,11 +104,12 @@ class ContainedDatastore(LocalDatastore):
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image, its labels and its sidecar."""
-        self.require_image(image_id)
+        file = self.require_image(image_id)
         super().remove_image(image_id)
         self._sidecar(image_id).unlink(missing_ok=True)
-        with self._listed() as images:
-            images.pop(image_id, None)
+        if not self._is_there(image_id, file):
+            with self._listed() as images:
+                images.pop(image_id, None)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove one label of an image."""
