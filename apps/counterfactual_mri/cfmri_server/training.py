@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Body, Depends, HTTPException
 from monailabel.config import settings
 from monailabel.endpoints import batch_infer as stock_batch
 from monailabel.endpoints import train as stock_train
@@ -23,6 +25,11 @@ progress_router = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH
 Params = Annotated[dict[str, Any] | None, Body()]
 
 _ACTIVE_STATES = ("preparing", "running")
+#: MONAI Label's words for a task that is to run or runs.
+_UNFINISHED = ("SUBMITTED", "RUNNING")
+_one_at_a_time = threading.Lock()
+#: A training that has no process after this long never gets one.
+_LONGEST_START_S = 60
 
 
 @router.post("/train/{model}", tags=["Train"])
@@ -32,9 +39,18 @@ def train(model: str, params: Params = None, enqueue: bool = False, run_sync: bo
     if run_sync:
         raise FieldError("Training inside the server is not offered.", field="run_sync", value=True, accepted="false")
     checked = parse_params(task.schema, params or {}, model).model_dump(exclude_none=True)
-    answer: dict[str, Any] = stock_train.run_model(model, checked, run_sync=False, enqueue=enqueue)
+    with _one_at_a_time:
+        if not enqueue and _is_starting():
+            raise HTTPException(429, "A training begins: wait for it, stop it (DELETE /train/), or ask with enqueue.")
+        answer: dict[str, Any] = stock_train.run_model(model, checked, run_sync=False, enqueue=enqueue)
     task.expect(checked.get("epochs"))  # its process takes seconds to start; the last training's state must not show
     return answer
+
+
+def _is_starting() -> bool:
+    """Whether a training was asked for a moment ago: MONAI Label counts processes, and its own is not there yet."""
+    asked = [datetime.fromisoformat(one["start_ts"]) for one in tasks("train") if one["status"] == "SUBMITTED"]
+    return any((datetime.now() - at).total_seconds() < _LONGEST_START_S for at in asked)
 
 
 @progress_router.get("/train/progress/{model}", tags=["Train"])
@@ -44,7 +60,7 @@ def train_progress(model: str) -> dict[str, Any]:
     if progress["state"] not in _ACTIVE_STATES:
         return progress
     status = next((task["status"] for task in reversed(tasks("train")) if task["request"]["model"] == model), "STOPPED")
-    if status in ("SUBMITTED", "RUNNING"):
+    if status in _UNFINISHED:
         return progress
     ended = "The training ended without a word, perhaps for want of memory" if status == "ERROR" else "Stopped"
     kept = progress["kept_epoch"]
