@@ -174,7 +174,6 @@ lesion-study: .venv/.runtime
 	$(BIN)/cfmri lesion-study studies/lesion-study/real --healthy studies/lesion-study/healthy \
 		--test studies/lesion-study/test --output studies/lesion-study/study
 	cp studies/lesion-study/study/result.json results/lesion-study.json
-	cp studies/lesion-study/study/table.md results/lesion-study.md
 
 # What a million series would take on machines like this one, from a measured batch: results/batch-plan.md.
 batch-plan: .venv/.runtime

@@ -33,3 +33,12 @@ class TrainingStep(str):
 
 def silent(step: int, total: int, message: str) -> None:
     """Report nothing."""
+
+
+def prefixed(progress: Progress, prefix: str) -> Progress:
+    """Return a progress that says before each message what it belongs to."""
+
+    def report(step: int, total: int, message: str) -> None:
+        progress(step, total, f"{prefix}: {message}")
+
+    return report

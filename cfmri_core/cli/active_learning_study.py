@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cfmri_core.cli.console import emit, progress_shown
+from cfmri_core.cli.console import progress_shown
 from cfmri_core.cli.segmentation_study import parse_part
+from cfmri_core.cli.study_result import write_study_result
 from cfmri_core.cli.training import EditorFolder, Method
 from cfmri_core.models.device import resolved_device
 
@@ -43,6 +44,7 @@ def active_learning_study(
     from cfmri_core.active_learning.next_case import STRATEGIES
     from cfmri_core.data.studies import list_studies
     from cfmri_core.evaluation import active_learning_study as runner
+    from cfmri_core.evaluation.active_learning_tables import FinishedCampaigns, summary
     from cfmri_core.evaluation.segmentation_study import load_test_scans, require_disjoint, require_same_settings
     from cfmri_core.pipeline.method import default_method, load_editor
     from cfmri_core.training.augmentation import needs_counterfactuals
@@ -70,7 +72,8 @@ def active_learning_study(
             scans = load_test_scans(patients, progress)
             cases = LabellingPool(studies, model, method, output / "counterfactuals", recipe, progress)
             runner.complete_campaigns(campaigns, cases, scans, budget, output, progress)
-    _write_summary(output, settings, as_json)
+    found = summary(FinishedCampaigns(runner.finished_campaigns(output)))
+    write_study_result(output, "active-learning", settings, found, as_json)
 
 
 def _pooled(folders: list[Path]) -> list[Study]:
@@ -84,18 +87,3 @@ def _pooled(folders: list[Path]) -> list[Study]:
         for folder in folders
         for study in list_studies(folder)
     ]
-
-
-def _write_summary(output: Path, settings: dict[str, Any], as_json: bool) -> None:
-    from cfmri_core.evaluation.active_learning_study import finished_campaigns
-    from cfmri_core.evaluation.active_learning_tables import FinishedCampaigns, markdown, summary
-    from cfmri_core.evaluation.origin import provenance
-    from cfmri_core.io.atomic import write_text
-    from cfmri_core.io.json_text import json_text
-
-    found = FinishedCampaigns(finished_campaigns(output))
-    result = {"suite": "active-learning", "provenance": provenance(), "settings": settings, **summary(found)}
-    text = markdown(result["tables"])
-    write_text(output / "result.json", json_text(result))
-    write_text(output / "table.md", text)
-    emit(result, as_json, f"{text}\nWritten: {output / 'result.json'} and table.md")

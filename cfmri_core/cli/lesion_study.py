@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfmri_core.cli.console import emit, progress_shown
+from cfmri_core.cli.console import progress_shown
 from cfmri_core.cli.segmentation_study import parse_part
+from cfmri_core.cli.study_result import write_study_result
 from cfmri_core.errors import CheckpointError
 from cfmri_core.models.device import resolved_device
 
@@ -43,6 +44,7 @@ def lesion_study(
     """
     from cfmri_core.data.studies import list_studies
     from cfmri_core.evaluation import lesion_study as runner
+    from cfmri_core.evaluation.lesion_study_tables import FinishedLesionStudy, summary
     from cfmri_core.evaluation.segmentation_study import require_disjoint, require_same_settings
     from cfmri_core.training.lesion_arms import LESION_ARMS, LesionArmTrainer, LesionRecipe, require_lesion_arm
 
@@ -65,7 +67,8 @@ def lesion_study(
             scans = runner.load_lesion_test_scans(patients, progress)
             trainer = LesionArmTrainer(learners, free, plan, recipe, progress)
             runner.complete_runs(runs, scans, trainer, output, progress)
-    _write_summary(output, settings, as_json)
+    found = summary(FinishedLesionStudy(runner.finished_runs(output)))
+    write_study_result(output, "lesion-study", settings, found, as_json)
 
 
 def _plan(
@@ -91,19 +94,3 @@ def _settings(recipe: LesionRecipe, plan: InsertionPlan) -> dict[str, Any]:
         "editor_sha256": plan.editor.sha256,
         "tissue_segmenter_sha256": plan.tissue.sha256,
     }
-
-
-def _write_summary(output: Path, settings: dict[str, Any], as_json: bool) -> None:
-    from cfmri_core.evaluation.active_learning_tables import markdown
-    from cfmri_core.evaluation.lesion_study import finished_runs
-    from cfmri_core.evaluation.lesion_study_tables import FinishedLesionStudy, summary
-    from cfmri_core.evaluation.origin import provenance
-    from cfmri_core.io.atomic import write_text
-    from cfmri_core.io.json_text import json_text
-
-    found = FinishedLesionStudy(finished_runs(output))
-    result = {"suite": "lesion-study", "provenance": provenance(), "settings": settings, **summary(found)}
-    text = markdown(result["tables"])
-    write_text(output / "result.json", json_text(result))
-    write_text(output / "table.md", text)
-    emit(result, as_json, f"{text}\nWritten: {output / 'result.json'} and table.md")

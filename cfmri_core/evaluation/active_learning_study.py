@@ -25,7 +25,7 @@ from cfmri_core.io.atomic import write_text
 from cfmri_core.io.json_text import json_text
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.segmentation import segment_volume
-from cfmri_core.progress import Progress, silent
+from cfmri_core.progress import Progress, prefixed, silent
 
 #: Patient to scanner model of the test scan to metric to value.
 Measured = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -139,7 +139,7 @@ def complete_campaigns(
     for number, campaign in enumerate(campaigns, 1):
         prefix = f"campaign {number} of {len(campaigns)}, {campaign.strategy} seed {campaign.seed}"
         if not campaign.path(root).exists():
-            rounds = runner.run(campaign, _prefixed(progress, prefix))
+            rounds = runner.run(campaign, prefixed(progress, prefix))
             write_text(campaign.path(root), json_text({**vars(campaign), "rounds": rounds}))
         progress(number, len(campaigns), f"{prefix}: done")
 
@@ -239,10 +239,3 @@ def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         write_text(path, json_text(make()))
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
-
-
-def _prefixed(progress: Progress, prefix: str) -> Progress:
-    def report(step: int, total: int, message: str) -> None:
-        progress(step, total, f"{prefix}: {message}")
-
-    return report

@@ -19,7 +19,6 @@ from cfmri_core.evaluation.hierarchical_bootstrap import (
     mean_over_patients,
     seeded_interval,
 )
-from cfmri_core.evaluation.markdown import markdown_table
 from cfmri_core.evaluation.summary_table import SummaryTable
 
 METRIC = "mean dice"
@@ -165,15 +164,6 @@ def summary(study: FinishedCampaigns) -> dict[str, Any]:
             for campaign, rounds in study.campaigns.items()
         ],
     }
-
-
-def markdown(tables: Sequence[SummaryTable]) -> str:
-    """Return the tables of a summary as Markdown."""
-    lines: list[str] = []
-    for table in tables:
-        header, *rows = table.texts()
-        lines += [f"### {table.name}", "", *markdown_table(header, rows), "", table.caption, ""]
-    return "\n".join(lines)
 
 
 def _curve_tables(study: FinishedCampaigns, found: Mapping[str, Sequence[Point]]) -> list[SummaryTable]:

@@ -26,7 +26,7 @@ from cfmri_core.io.scan import read_scan
 from cfmri_core.models.lesion_segmenter import LesionSegmenter
 from cfmri_core.pipeline.lesion_detection import lesion_probability
 from cfmri_core.pipeline.lesion_region import BoolArray
-from cfmri_core.progress import Progress, silent
+from cfmri_core.progress import Progress, prefixed, silent
 from cfmri_core.volume import Volume
 
 #: A finding is a connected part of at least this volume, in ml: a ball of 4.6 mm, smaller than any simulated mass.
@@ -158,7 +158,7 @@ def complete_runs(
         prefix = f"run {number} of {len(runs)}, {run.arm} seed {run.seed}"
         result = run.folder(root) / "result.json"
         if not result.exists():
-            trained = train(run.arm, run.seed, run.folder(root), _prefixed(progress, prefix))
+            trained = train(run.arm, run.seed, run.folder(root), prefixed(progress, prefix))
             finished = FinishedRun(
                 measure(trained.segmenter, scans), trained.real, trained.inserted, trained.skipped
             )  # fmt: skip
@@ -220,10 +220,3 @@ def lesion_agreement(predicted: BoolArray, scan: LesionTestScan) -> dict[str, fl
         FOUND: len(touched) / count if count else float("nan"),
         FALSE_POSITIVES: float((is_finding & ~is_true).sum()),
     }
-
-
-def _prefixed(progress: Progress, prefix: str) -> Progress:
-    def report(step: int, total: int, message: str) -> None:
-        progress(step, total, f"{prefix}: {message}")
-
-    return report

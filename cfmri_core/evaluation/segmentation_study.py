@@ -23,7 +23,7 @@ from cfmri_core.io.json_text import json_text
 from cfmri_core.io.scan import read_scan
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline.segmentation import segment_volume
-from cfmri_core.progress import Progress, silent
+from cfmri_core.progress import Progress, prefixed, silent
 from cfmri_core.simulation.population import vendor
 from cfmri_core.volume import Volume
 
@@ -194,8 +194,4 @@ def averaged(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _labelled(progress: Progress, run: Run, number: int, runs: Sequence[Run]) -> Progress:
     prefix = f"run {number} of {len(runs)}, {run.direction} {run.arm} seed {run.seed}"
-
-    def report(step: int, total: int, message: str) -> None:
-        progress(step, total, f"{prefix}: {message}")
-
-    return report
+    return prefixed(progress, prefix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cfmri_core.evaluation.markdown import markdown_table
 from cfmri_core.evaluation.report import Section, Table, interval, number
 from cfmri_core.evaluation.statistics import Interval
 
@@ -35,6 +36,15 @@ class SummaryTable:
         """Return the table as a section of a report."""
         header, *rows = self.texts()
         return Section(self.name[:1].upper() + self.name[1:], blocks=[Table(self.caption, header, rows)])
+
+
+def markdown(tables: Sequence[SummaryTable]) -> str:
+    """Return the tables of a summary as Markdown."""
+    lines: list[str] = []
+    for table in tables:
+        header, *rows = table.texts()
+        lines += [f"### {table.name}", "", *markdown_table(header, rows), "", table.caption, ""]
+    return "\n".join(lines)
 
 
 def _text(cell: Cell) -> str:

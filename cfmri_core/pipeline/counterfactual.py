@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import cfmri_core
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import ModelOutputError
 from cfmri_core.pipeline.detail_transfer import change_at_native_size
 from cfmri_core.pipeline.image_editing import Placement, edit_images
+from cfmri_core.pipeline.made_by import made_by
 from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest
 from cfmri_core.pipeline.support import support_warnings
 from cfmri_core.progress import Progress, silent
@@ -159,9 +159,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """What was asked of which model."""
     return {
-        "synthetic": True,
-        "cfmri_version": cfmri_core.__version__,
-        "model": {"kind": METHODS[request.method].model, "sha256": editor.sha256, "preset": editor.preset},
+        **made_by(editor),
         **_settings(request, is_null=bool(torch.equal(*map(editor.spec.encode, (factual, requested))))),
         "factual": factual.as_dict(),
         "requested": requested.as_dict(),

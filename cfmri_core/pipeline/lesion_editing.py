@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-import cfmri_core
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.lesion_scans import cut, paste, working_stack
 from cfmri_core.diffusion.inpainting import fill, regenerate, repaint
@@ -30,6 +29,7 @@ from cfmri_core.models.lesion_editor import MASK_VALUE, LesionEditor, box_value
 from cfmri_core.pipeline.lesion_method import LesionMethod, LesionRequest, lesion_method
 from cfmri_core.pipeline.lesion_region import AskedRegion, BoolArray, dilated, may_change
 from cfmri_core.pipeline.local_change import with_local_change
+from cfmri_core.pipeline.made_by import made_by
 from cfmri_core.pipeline.support import support_warnings
 from cfmri_core.pipeline.trust import Support
 from cfmri_core.progress import Progress, silent
@@ -305,9 +305,7 @@ def _provenance(
 ) -> dict[str, Any]:
     method = lesion_method(request.method)
     return {
-        "synthetic": True,
-        "cfmri_version": cfmri_core.__version__,
-        "model": {"kind": editor.kind, "sha256": editor.sha256, "preset": editor.preset},
+        **made_by(editor),
         "edit": {"insert": "lesion inserted", "remove": "lesion removed"}[request.mode],
         "mode": request.mode,
         "method": request.method,

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import cfmri_core
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import GeometryError, ModelOutputError, RequestError
 from cfmri_core.models.structure_editor import GREATEST_SHARE, LEAST_SHARE, SEG_CFT, StructureEditor
 from cfmri_core.pipeline.counterfactual import Counterfactual
 from cfmri_core.pipeline.local_change import with_local_change
+from cfmri_core.pipeline.made_by import made_by
 from cfmri_core.pipeline.share_reading import ShareReader
 from cfmri_core.pipeline.structure_images import (
     METHODS,
@@ -243,9 +243,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """What was asked of which model."""
     return {
-        "synthetic": True,
-        "cfmri_version": cfmri_core.__version__,
-        "model": {"kind": editor.kind, "sha256": editor.sha256, "preset": editor.preset},
+        **made_by(editor),
         "edit": f"fibroglandular share {100 * share_asked:.1f}%",
         "method": request.method,
         "seed": request.seed,

@@ -126,12 +126,13 @@ def train_structure_editor(
     size = preset_of(PRESETS, preset, "structure editor").image_size
     begun = StructureEditor.load(start_from, device) if start_from else None
     slices = load_slices(studies, begun.image_size if begun else size, progress=progress)
-    if begun is None:
-        places = _Segmenters(studies, output, iterations, seed, resume, device, progress)
-        spec = ConditionSpec.from_parameters(slices.parameters)
-        own = places.trained("segmenter", "tiny", segmenter), places.trained("reader", "fine", reader)
-        begun = StructureEditor.create(preset, spec, *own)
-    editor = begun
+    places = _Segmenters(studies, output, iterations, seed, resume, device, progress)
+    editor = begun or StructureEditor.create(
+        preset,
+        ConditionSpec.from_parameters(slices.parameters),
+        places.trained("segmenter", "tiny", segmenter),
+        places.trained("reader", "fine", reader),
+    )
     editor.network.to(device).requires_grad_(True)
     for network in (editor.network.segmenter, editor.network.reader):
         network.eval().requires_grad_(False)

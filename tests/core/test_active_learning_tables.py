@@ -8,10 +8,10 @@ from cfmri_core.evaluation.active_learning_tables import (
     comparisons,
     curves,
     labels_needed,
-    markdown,
     saved_share,
     summary,
 )
+from cfmri_core.evaluation.summary_table import markdown
 from cfmri_core.io.json_text import json_text
 
 LABELS = (4, 8, 12, 40)

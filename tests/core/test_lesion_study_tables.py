@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from cfmri_core.evaluation.active_learning_tables import markdown
 from cfmri_core.evaluation.lesion_study import DICE, FALSE_POSITIVES, FOUND, FinishedRun, LesionRun
 from cfmri_core.evaluation.lesion_study_tables import (
     ARMS,
@@ -17,6 +16,7 @@ from cfmri_core.evaluation.lesion_study_tables import (
     summary,
 )
 from cfmri_core.evaluation.summary import evaluation_page
+from cfmri_core.evaluation.summary_table import markdown
 from cfmri_core.io.json_text import json_text
 from cfmri_core.training.lesion_arms import LESION_ARMS
 
