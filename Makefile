@@ -113,7 +113,7 @@ evaluate-iap: studies/evaluation
 	$(EVALUATED) studies/evaluation --suite iap --json results/iap.json --report results/iap.html
 
 evaluate-structure: .venv/.runtime
-	$(SIMULATED) studies/structure --subjects $(EVALUATION_PATIENTS) --seed 360000 --slab-mm 16 \
+	$(SIMULATED) studies/structure --subjects $(EVALUATION_PATIENTS) --seed 365000 --slab-mm 16 \
 		--paired results/structure-targets.json
 	$(EVALUATED) studies/structure --suite structure --slices 4 --case "20 %" --case "40 %" \
 		--json results/structure.json --report results/structure.html $(EVALUATE)

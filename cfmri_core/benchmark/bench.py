@@ -16,7 +16,15 @@ import torch
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.benchmark import reference
-from cfmri_core.benchmark.measure import Timing, alternating, ceilings_gflops, gflop_of, in_own_process, shares_of
+from cfmri_core.benchmark.measure import (
+    Timing,
+    alternating,
+    ceilings_gflops,
+    forget_peak_memory,
+    gflop_of,
+    in_own_process,
+    shares_of,
+)
 from cfmri_core.data.studies import SliceSet
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import SLICES_SEEN, DirectEditor
@@ -132,6 +140,7 @@ def edit_seconds(slices: int, matrix: int, method: str, device: str) -> float:
     volume, editor = benchmark_volume(slices, matrix), load_editor(method, device=device)
     request = EditRequest(changes=TARGET.known(), method=method)
     edit_volume(volume, SOURCE, EditRequest(changes=TARGET.known(), method=method, slices=(0, 2)), editor)
+    forget_peak_memory()
     started = time.perf_counter()
     edit_volume(volume, SOURCE, request, editor)
     return time.perf_counter() - started

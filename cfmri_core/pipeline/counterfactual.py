@@ -25,7 +25,7 @@ from cfmri_core.slices import IntensityScale, SliceStack, slab
 from cfmri_core.volume import Volume
 
 #: Slices that are edited together at most.
-SLICES_AT_ONCE = 64
+SLICES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)

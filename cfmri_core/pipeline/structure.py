@@ -34,7 +34,7 @@ from cfmri_core.volume import Volume
 #: Largest relative change, up and down, that the fine-tuning has seen.
 LARGEST_INCREASE, LARGEST_DECREASE = 0.6, -0.4
 #: How often the condition is corrected at most, and the relative error of the share that is good enough.
-MOST_ROUNDS, GOOD_ENOUGH = 3, 0.01
+MOST_ROUNDS, GOOD_ENOUGH = 5, 0.01
 #: Ratios that the denoisers are asked for at most while the condition is corrected.
 _RATIOS = (0.35, 2.6)
 #: Breast that a volume has at least, as a share of it, to be edited.
@@ -50,7 +50,7 @@ class StructureRequest:
         delta: Wanted relative change of the share instead, from -0.4 to 0.6.
         method: One of `METHODS`.
         seed: Seed of the noise; the same seed gives the same result.
-        rounds: How often the edit may be made to come nearer to what is asked for, from 1 to 3.
+        rounds: How often the edit may be made to come nearer to what is asked for, from 1 to 5.
 
     Raises:
         RequestError: A value is out of its range, or not exactly one of share and change is given.

@@ -39,7 +39,7 @@ from cfmri_core.training.structure_counterfactuals import (
 from cfmri_core.training.structure_denoising import BreastSlices, StructureDenoisingLoss, StructureDenoisingValidation
 
 #: Part of a training: its share of the asked iterations, see `train_structure_editor`.
-_SHARES = {"segmenter": 0.5, "reader": 0.5, BASE: 1.0, SEG_CFT: 0.3, "regressor": 0.1, REG_CFT: 0.08}
+_SHARES = {"segmenter": 0.5, "reader": 0.5, BASE: 1.0, SEG_CFT: 0.6, "regressor": 0.1, REG_CFT: 0.08}
 #: Peak learning rates of a new denoiser and of its fine-tuning.
 BASE_RATE, TUNING_RATE = 8e-4, 1e-3
 #: Slices per step of the fine-tuning: an edit and its gradient take several times what a denoising step takes.

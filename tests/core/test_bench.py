@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +69,15 @@ def test_peak_memory_is_that_of_the_process_itself():
     assert without < 512
     assert with_text - without >= 120
     assert held[0] == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can forget a peak")
+def test_what_preparing_took_does_not_count_to_the_peak():
+    prepared = "import numpy; numpy.ones(2**27).sum()"  # a GiB that is given back
+    forgotten = f"{prepared}; from cfmri_core.benchmark.measure import forget_peak_memory; forget_peak_memory()"
+    _, with_preparing = measure.in_own_process(exec, prepared)
+    _, without = measure.in_own_process(exec, forgotten)
+    assert with_preparing - without > 900
 
 
 def test_plain_and_fused_attention_compute_the_same():

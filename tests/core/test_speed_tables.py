@@ -26,6 +26,6 @@ def test_every_figure_of_the_benchmark_is_shown():
     assert f"| authors' loop, plain attention | 138,796 | {NOTHING} | 0.08 [0.06, 0.10] |" in page
     assert "| fast | 1.8 | 77,109 / 13,028 | 0.87 [0.80, 0.90] |" in page
     assert "| fast | 2.58 | 375 | 62% | mkldnn_convolution 70%, other 30% |" in page
-    assert "| 20 | 0.40 | 820 | 4 |" in page
+    assert "| 20 | 0.40 | 820 | 4 | 812 |" in page
     assert "11.0 s, at most 1500 MiB" in page
     assert "7.2 times the slices per second" in page

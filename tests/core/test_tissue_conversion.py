@@ -43,3 +43,16 @@ def test_a_slice_of_one_tissue_only_stays_as_it_is(slices):
     images, gland, breast = slices
     change = converted(images, torch.zeros_like(gland), breast, torch.ones_like(images), torch.tensor([1.2, 1.2]))
     assert not change.any()
+
+
+def test_gland_that_becomes_fat_takes_its_dark_border_along(slices):
+    images, gland, breast = slices
+    border = torch.zeros_like(gland)
+    border[..., 11:21, 11:21] = 1
+    border -= gland
+    dark = images - FAT * border  # opposed phase: where a pixel holds both tissues, water and fat cancel
+    change = converted(dark, gland, breast, torch.full_like(images, 9.0), torch.tensor([1.2, 0.8]))
+    assert (dark + change)[1][border[1] > 0].mean() == pytest.approx(FAT, abs=0.06)
+    elsewhere = torch.zeros_like(images)
+    elsewhere[..., 6:8, 6:26] = 1
+    assert float((change * elsewhere)[1].abs().max()) < 0.02
