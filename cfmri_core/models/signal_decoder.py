@@ -91,6 +91,14 @@ class PseudoMaps:
         """Return each slice so many times in a row."""
         return PseudoMaps(**{name: value.repeat_interleave(times, dim=0) for name, value in vars(self).items()})
 
+    def mirrored(self) -> PseudoMaps:
+        """Left and right change sides."""
+        return PseudoMaps(**{name: value.flip(-1) for name, value in vars(self).items()})
+
+    def averaged(self, other: PseudoMaps) -> PseudoMaps:
+        """Return the mean with other maps of the same slices."""
+        return PseudoMaps(**{name: (value + getattr(other, name)) / 2 for name, value in vars(self).items()})
+
     def steadied(self, kernel: Tensor) -> PseudoMaps:
         """Smooth the maps of coils and fields across the slices of one volume, the ends repeated.
 

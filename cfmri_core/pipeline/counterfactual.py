@@ -123,7 +123,11 @@ class _Part:
         stack = SliceStack.of_axis(seen, editor.image_size, self.whole.slice_axis, editor.keeps_aspect)
         native = self.scale.normalise(np.asarray(stack.native(seen.voxels)))
         images = stack.images(native)
-        placement = Placement(seen_first, float(self.volume.spacing_mm[self.whole.slice_axis]))
+        placement = Placement(
+            seen_first,
+            slice_distance_mm=float(self.volume.spacing_mm[self.whole.slice_axis]),
+            noise_floor=max(0.0, self.scale.low) / (self.scale.high - self.scale.low),
+        )
         edited = edit_images(images, factual, requested, request, editor, placement, progress)
         asked_for = slice(self.first - seen_first, self.last - seen_first)
         change = change_at_native_size(native, images, edited, stack)[asked_for]

@@ -24,15 +24,18 @@ _TISSUE_INTENSITY = 0.3
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the slices lie in their volume.
+    """Where the slices lie in their volume, and in its intensities.
 
     Attributes:
         first_slice: Number of the first one; a slab then gets the noise it has in the whole.
         slice_distance_mm: Between the centres of neighbouring slices.
+        noise_floor: Normalised intensity of the 10th percentile, which is mapped to 0, above no signal at all: where a
+            tenth of the volume is air, what its noise amounts to.
     """
 
     first_slice: int
     slice_distance_mm: float
+    noise_floor: float = 0.0
 
 
 def edit_images(
@@ -92,29 +95,30 @@ def _edit_directly(
         thick = maps
         if before is not None and after is not None:
             thick = maps.with_thickness(before, after, placement.slice_distance_mm)
-        edited = _shown(thick, requested, editor)
-        if request.noise_used != "remove":
-            shown = _shown(maps, factual, editor)
-            # What the maps do not explain, noise above all.
-            rest = images - shown
-            ratio = 1.0 if request.noise_used == "keep" else editor.noise_ratio(factual, requested)
-            if request.keeps_unexplained:
-                edited = edited + ratio * rest
-            else:
-                level = ratio * _noise_level(rest, shown)
-                edited = _with_noise(edited, level, request.seed, placement.first_slice)
+        edited, shown = _shown(thick, requested, editor), _shown(maps, factual, editor)
+        # What the maps do not explain, noise above all.
+        rest = images - shown
+        if request.noise_used == "keep":
+            edited = edited + rest
+        else:
+            noise = _Noise(_noise_level(rest, shown), placement.noise_floor, editor.noise_ratio(factual, requested))
+            edited = noise.changed(edited, rest, request, placement.first_slice)
     progress(len(images) + 1, len(images) + 1, "showing them under the requested protocol")
     return edited
 
 
 def _read_maps(images: Tensor, factual: AcquisitionParameters, editor: DirectEditor, progress: Progress) -> PseudoMaps:
-    """Read the maps of one volume; they are kept off the device, where only one batch of slices has to fit."""
+    """Read the maps of one volume, as the mean of what the slices and their mirror images tell.
+
+    They are kept off the device, where only one batch of slices has to fit.
+    """
     seen = with_neighbours(images)
 
     def read(batch: Batch) -> PseudoMaps:
-        maps = editor.maps(seen[batch.rows].to(editor.device), [factual]).to("cpu")
+        here = seen[batch.rows].to(editor.device)
+        maps, mirrored = editor.maps(here, [factual]), editor.maps(here.flip(-1), [factual])
         progress(batch.rows.stop, len(images) + 1, "reading maps")
-        return maps
+        return maps.averaged(mirrored.mirrored()).to("cpu")
 
     return PseudoMaps.joined(in_batches(read, images))
 
@@ -137,6 +141,36 @@ def _noise_level(rest: Tensor, shown: Tensor) -> float:
     inside = tissue[..., 1:, 1:] & tissue[..., :-1, 1:] & tissue[..., 1:, :-1] & tissue[..., :-1, :-1]
     # 1.4826: from the median of absolute values to the standard deviation of a normal distribution.
     return float(1.4826 * mixed[inside].abs().median()) if inside.any() else 0.0
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """The noise of a scan and what it is to become.
+
+    The 10th percentile of a magnitude image with air is mapped to 0, so that no signal lies *below* 0, by an amount
+    that goes with the noise: tissue is less bright against the scale the noisier a scan is.
+
+    Attributes:
+        level: Standard deviation in the source, normalised intensity.
+        floor: Of the source, see `Placement`.
+        ratio: Noise of the requested protocol over that of the source's.
+    """
+
+    level: float
+    floor: float
+    ratio: float
+
+    def changed(self, edited: Tensor, rest: Tensor, request: EditRequest, first_slice: int) -> Tensor:
+        """Return slices without noise with the noise that the request asks for; ``rest`` is that of the source."""
+        # 0.46 standard deviations lie between no signal and the 10th percentile of air. Where the level is read too
+        # low, as in interpolated scans, it is up to one; where the field of view holds no air, 0 is no noise floor.
+        floor = self.ratio * min(self.floor, self.level)
+        signal = torch.sqrt(((edited + floor) ** 2 - floor**2).clamp(min=0))
+        if request.noise_used == "renew":
+            signal = _with_noise(signal, self.ratio * self.level, request.seed, first_slice)
+        elif request.noise_used == "scale":
+            signal = signal + self.ratio * rest
+        return signal - floor
 
 
 def _with_noise(images: Tensor, level: float, seed: int, first_slice: int) -> Tensor:
