@@ -126,7 +126,7 @@ class _Part:
         placement = Placement(
             seen_first,
             slice_distance_mm=float(self.volume.spacing_mm[self.whole.slice_axis]),
-            noise_floor=max(0.0, self.scale.low) / (self.scale.high - self.scale.low),
+            low_signal=max(0.0, self.scale.low) / (self.scale.high - self.scale.low),
         )
         edited = edit_images(images, factual, requested, request, editor, placement, progress)
         asked_for = slice(self.first - seen_first, self.last - seen_first)

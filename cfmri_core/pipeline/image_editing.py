@@ -16,10 +16,8 @@ from cfmri_core.models.direct_editor import STEADYING, DirectEditor, with_neighb
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.signal_decoder import PseudoMaps
 from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest
+from cfmri_core.pipeline.source_noise import SourceNoise
 from cfmri_core.progress import Progress, silent
-
-#: Normalised intensity from which noise is measured: less is air or nearly.
-_TISSUE_INTENSITY = 0.3
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,12 @@ class Placement:
     Attributes:
         first_slice: Number of the first one; a slab then gets the noise it has in the whole.
         slice_distance_mm: Between the centres of neighbouring slices.
-        noise_floor: Normalised intensity of the 10th percentile, which is mapped to 0, above no signal at all: where a
-            tenth of the volume is air, what its noise amounts to.
+        low_signal: What the 10th percentile, which is mapped to 0, lies above no signal at all, normalised intensity.
     """
 
     first_slice: int
     slice_distance_mm: float
-    noise_floor: float = 0.0
+    low_signal: float = 0.0
 
 
 def edit_images(
@@ -96,13 +93,13 @@ def _edit_directly(
         if before is not None and after is not None:
             thick = maps.with_thickness(before, after, placement.slice_distance_mm)
         edited, shown = _shown(thick, requested, editor), _shown(maps, factual, editor)
-        # What the maps do not explain, noise above all.
-        rest = images - shown
         if request.noise_used == "keep":
-            edited = edited + rest
+            # What the maps do not explain, noise above all, stays.
+            edited = edited + (images - shown)
         else:
-            noise = _Noise(_noise_level(rest, shown), placement.noise_floor, editor.noise_ratio(factual, requested))
-            edited = noise.changed(edited, rest, request, placement.first_slice)
+            noise = SourceNoise.measured(images, shown, placement.low_signal)
+            ratio = editor.noise_ratio(factual, requested)
+            edited = noise.changed(edited, ratio, request.noise_used, request.seed, placement.first_slice)
     progress(len(images) + 1, len(images) + 1, "showing them under the requested protocol")
     return edited
 
@@ -128,57 +125,6 @@ def _shown(maps: PseudoMaps, parameters: AcquisitionParameters, editor: DirectEd
         return editor.images(maps.rows(batch.rows).to(editor.device), [parameters]).cpu()
 
     return torch.cat(in_batches(show, maps.water))
-
-
-def _noise_level(rest: Tensor, shown: Tensor) -> float:
-    """Standard deviation of the noise in what the maps leave unexplained, in tissue.
-
-    The mixed difference over a square of four pixels cancels what varies smoothly, and the median is not moved by the
-    few edges that are left.
-    """
-    mixed = (rest[..., 1:, 1:] - rest[..., :-1, 1:] - rest[..., 1:, :-1] + rest[..., :-1, :-1]) / 2
-    tissue = shown > _TISSUE_INTENSITY
-    inside = tissue[..., 1:, 1:] & tissue[..., :-1, 1:] & tissue[..., 1:, :-1] & tissue[..., :-1, :-1]
-    # 1.4826: from the median of absolute values to the standard deviation of a normal distribution.
-    return float(1.4826 * mixed[inside].abs().median()) if inside.any() else 0.0
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """The noise of a scan and what it is to become.
-
-    The 10th percentile of a magnitude image with air is mapped to 0, so that no signal lies *below* 0, by an amount
-    that goes with the noise: tissue is less bright against the scale the noisier a scan is.
-
-    Attributes:
-        level: Standard deviation in the source, normalised intensity.
-        floor: Of the source, see `Placement`.
-        ratio: Noise of the requested protocol over that of the source's.
-    """
-
-    level: float
-    floor: float
-    ratio: float
-
-    def changed(self, edited: Tensor, rest: Tensor, request: EditRequest, first_slice: int) -> Tensor:
-        """Return slices without noise with the noise that the request asks for; ``rest`` is that of the source."""
-        # 0.46 standard deviations lie between no signal and the 10th percentile of air. Where the level is read too
-        # low, as in interpolated scans, it is up to one; where the field of view holds no air, 0 is no noise floor.
-        floor = self.ratio * min(self.floor, self.level)
-        signal = torch.sqrt(((edited + floor) ** 2 - floor**2).clamp(min=0))
-        if request.noise_used == "renew":
-            signal = _with_noise(signal, self.ratio * self.level, request.seed, first_slice)
-        elif request.noise_used == "scale":
-            signal = signal + self.ratio * rest
-        return signal - floor
-
-
-def _with_noise(images: Tensor, level: float, seed: int, first_slice: int) -> Tensor:
-    """Add complex Gaussian noise and take the magnitude; each slice has its pattern by its number in the volume."""
-    numbers = list(range(first_slice, first_slice + len(images)))
-    pattern = independent_noise(seed, numbers, *images.shape[2:])
-    real, imaginary = level * pattern(0), level * pattern(1)
-    return torch.sqrt((images + real) ** 2 + imaginary**2)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,13 @@ def test_coils_are_steadied_across_slices_and_tissue_is_not():
     assert steady.water[:, 0, 0].tolist() == [0, 0, 1, 0, 0]
 
 
+def test_maps_of_mirror_images_are_mirrored_before_they_are_averaged():
+    values = {name: torch.tensor([[[1.0, 3.0]]]) for name in PseudoMaps.__dataclass_fields__}
+    maps = PseudoMaps(**values)
+    assert maps.mirrored().water.tolist() == [[[3.0, 1.0]]]
+    assert maps.averaged(maps.mirrored()).shim.tolist() == [[[2.0, 2.0]]]
+
+
 def test_an_unknown_scanner_is_the_mean_of_all(decoder):
     protocols = Protocols.of([AcquisitionParameters(manufacturer_model="Vida")], SPEC)
     assert protocols.models.sum() == pytest.approx(1.0)
