@@ -86,7 +86,7 @@ def calibrate_edits_command(
         segmenter = Segmenter.load(locate_model("segmenter", model), resolved_device(device))
     except CheckpointError:
         segmenter = None  # the tissue limit then stays the default
-    # A method of one evaluation gives the same result under every seed.
+    # A method without noise gives the same result under every seed.
     plan = EditPlan(method=method, replays=replays or (4 if METHODS[method].depth else 1), slices=slices)
     studies = list_studies(data)[:limit]
     with progress_shown() as progress:

@@ -1,4 +1,4 @@
-"""Edit the network images of one volume: one evaluation of the direct editor, or a diffusion editor's sampling."""
+"""Edit the network images of one volume: by the maps of the direct editor, or a diffusion editor's sampling."""
 
 from __future__ import annotations
 

@@ -35,17 +35,18 @@ class Method:
     source_noise: tuple[str, ...] = ("keep",)
 
 
-#: `fast`: one evaluation of the direct editor, which was trained on simulated pairs. `inversion`: edit-friendly DDPM
-#: inversion (Huberman-Spiegelglas et al., CVPR 2024) with the source condition as the base of guidance; steps, guidance
-#: and depth chosen on 8 simulated validation patients among settings of at most 40 evaluations (guidance 1 comes nearer
-#: to the truth by 0.4 dB but makes only half of the change). `paper`: Algorithm 1 of Morão et al. as they run it.
+#: `fast`: the direct editor, which was trained on simulated pairs, sees each slice and its mirror image once.
+#: `inversion`: edit-friendly DDPM inversion (Huberman-Spiegelglas et al., CVPR 2024) with the source condition as the
+#: base of guidance; steps, guidance and depth chosen on 8 simulated validation patients among settings of at most 40
+#: evaluations (guidance 1 comes nearer to the truth by 0.4 dB but makes only half of the change). `paper`: Algorithm 1
+#: of Morão et al. as they run it.
 METHODS: Mapping[str, Method] = {
     "fast": Method(
         "direct_editor",
         steps=1,
         guidance_scale=1.0,
         depth=0,
-        evaluations_per_step=1,
+        evaluations_per_step=2,
         source_noise=("scale", "keep", "renew", "remove"),
     ),
     "inversion": Method("editor", steps=13, guidance_scale=1.25, depth=999, evaluations_per_step=2),
