@@ -23,7 +23,8 @@ serve: .venv/.runtime
 
 test: debian-packages lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
+	# A thread each: two processes with two threads each would wait for one another on two cores.
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
