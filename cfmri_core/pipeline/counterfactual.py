@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import ModelOutputError
-from cfmri_core.pipeline.detail_transfer import change_at_native_size
+from cfmri_core.models.direct_editor import DirectEditor
+from cfmri_core.pipeline.detail_transfer import FinerNoise, change_at_native_size
 from cfmri_core.pipeline.image_editing import Placement, edit_images
 from cfmri_core.pipeline.made_by import made_by
 from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest
+from cfmri_core.pipeline.source_noise import renewed_finer_noise
 from cfmri_core.pipeline.support import support_warnings
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack, slab
@@ -130,10 +133,27 @@ class _Part:
         )
         edited = edit_images(images, factual, requested, request, editor, placement, progress)
         asked_for = slice(self.first - seen_first, self.last - seen_first)
-        change = change_at_native_size(native, images, edited, stack)[asked_for]
+        finer_noise = _finer_noise(factual, requested, request, editor, seen_first)
+        change = change_at_native_size(native, images, edited, stack, finer_noise)[asked_for]
         if not np.all(np.isfinite(change)):
             raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
         return native[asked_for], change
+
+
+def _finer_noise(
+    factual: AcquisitionParameters,
+    requested: AcquisitionParameters,
+    request: EditRequest,
+    editor: AnyEditor,
+    first_slice: int,
+) -> FinerNoise | None:
+    """What becomes of noise that is finer than the network sees; ``None`` leaves it to the contrast around it."""
+    if request.noise_used == "keep" or not isinstance(editor, DirectEditor):
+        return None
+    ratio = 0.0 if request.noise_used == "remove" else editor.noise_ratio(factual, requested)
+    if request.noise_used == "renew":
+        return partial(renewed_finer_noise, ratio=ratio, seed=request.seed, first_slice=first_slice)
+    return lambda noise, _: ratio * noise
 
 
 def _parts(first: int, last: int) -> list[tuple[int, int]]:

@@ -1,17 +1,21 @@
 """From the working resolution of a network to the scan's own matrix: change there, detail from the scan.
 
 Detail that the network never saw follows the contrast around it: where an edit doubles the differences
-between tissues, it doubles the fine ones too.
+between tissues, it doubles the fine ones too. The noise in it is another matter: it goes with the noise of the scan.
 
 Source: He & Sun, Fast Guided Filter, arXiv 1505.00996 (local linear coefficients computed at low
-resolution and applied at full resolution).
+resolution and applied at full resolution). Noise is told from detail by a local Wiener filter (Lim, Two-Dimensional
+Signal and Image Processing, 1990, p. 548; `scipy.signal.wiener`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch.nn.functional as F  # noqa: N812 (the customary name)
 from numpy.typing import NDArray
+from scipy.signal import wiener
 from torch import Tensor
 
 from cfmri_core.slices import SliceStack
@@ -21,10 +25,22 @@ _REACH = 2
 #: Contrast, squared, below which a window says nothing about a gain, which then is 1; in normalised intensity.
 _LEAST_VARIANCE = 0.01
 _LARGEST_GAIN = 3.0
+#: Side of the window in which noise is told from detail, in pixels of the scan.
+_NOISE_WINDOW = 5
+#: Normalised intensity from which noise is measured: less is air or nearly.
+_TISSUE_INTENSITY = 0.3
+
+
+#: From the noise in the detail, shape ``(slices, rows, columns)``, to what takes its place.
+FinerNoise = Callable[[NDArray[np.float32], SliceStack], NDArray[np.float32]]
 
 
 def change_at_native_size(
-    native: NDArray[np.float32], images: Tensor, edited: Tensor, stack: SliceStack
+    native: NDArray[np.float32],
+    images: Tensor,
+    edited: Tensor,
+    stack: SliceStack,
+    finer_noise: FinerNoise | None = None,
 ) -> NDArray[np.float32]:
     """Return what an edit changes on the scan's own matrix.
 
@@ -33,13 +49,30 @@ def change_at_native_size(
         images: The same as the network saw them, shape ``(slices, 1, size, size)``.
         edited: What the network made of them, same shape.
         stack: How the two grids relate.
+        finer_noise: What becomes of the noise in the detail; ``None`` lets it follow the contrast.
 
     Returns:
-        Shape of ``native``; zero where ``edited`` is ``images``.
+        Shape of ``native``; zero where ``edited`` is ``images``, unless the noise changes.
     """
     change, gain = (stack.at_native_size(one)[:, 0] for one in (edited - images, _gain(images, edited)))
     detail = native - stack.at_native_size(images)[:, 0]
-    return np.asarray(change + (gain - 1) * detail, dtype=np.float32)
+    if finer_noise is None:
+        return np.asarray(change + (gain - 1) * detail, dtype=np.float32)
+    noise = _noise(detail, native)
+    kept = gain * (detail - noise) + finer_noise(noise, stack)
+    return np.asarray(change + kept - detail, dtype=np.float32)
+
+
+def _noise(detail: NDArray[np.float32], native: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The part of the detail, slice by slice, that does not stand out of the noise around it."""
+    tissue = np.abs(detail[native > _TISSUE_INTENSITY])
+    # 1.4826: from the median of absolute values to the standard deviation of a normal distribution.
+    level = 1.4826 * float(np.median(tissue)) if tissue.size else 0.0
+    if level == 0:
+        return np.zeros_like(detail)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where all pixels of a window are the same
+        found = np.stack([wiener(one, _NOISE_WINDOW, level**2) for one in detail])
+    return np.asarray(detail - found, dtype=np.float32)
 
 
 def _gain(images: Tensor, edited: Tensor) -> Tensor:

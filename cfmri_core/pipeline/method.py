@@ -55,7 +55,7 @@ METHODS: Mapping[str, Method] = {
 DEFAULT_METHOD, WITHOUT_PAIRS = "fast", "inversion"
 #: What can be done with the source's noise: bring it to the level that the requested protocol has, keep it as it is,
 #: put noise of the requested level in its place, as another scan would, or remove it. The last two show only what the
-#: maps explain: fine detail of the source goes with its noise.
+#: maps explain, and of what is finer than the network sees only what stands out of the noise.
 SOURCE_NOISE = METHODS["fast"].source_noise
 AnyEditor = Editor | DirectEditor
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cfmri_core.diffusion.sampling import independent_noise
+from cfmri_core.slices import SliceStack
 
 #: Normalised intensity from which noise is measured: less is air or nearly.
 _TISSUE_INTENSITY = 0.3
@@ -64,6 +67,26 @@ class SourceNoise:
         elif way == "scale":
             signal = signal + ratio * self.noise
         return signal - floor
+
+
+def renewed_finer_noise(
+    noise: NDArray[np.float32], stack: SliceStack, *, ratio: float, seed: int, first_slice: int
+) -> NDArray[np.float32]:
+    """Draw noise that is finer than the network sees, in place of such noise.
+
+    Args:
+        noise: Of the source, normalised intensity, shape ``(slices, rows, columns)``.
+        stack: How its slices become network images.
+        ratio: Level of the new noise over that of the source.
+        seed: Of the noise.
+        first_slice: Number of the first slice in the volume; each slice has its pattern by its number.
+    """
+    count, rows, columns = noise.shape
+    numbers = list(range(first_slice, first_slice + count))
+    white = independent_noise(seed, numbers, rows, columns)(2)[:, 0].numpy()
+    finer = white - stack.at_native_size(stack.images(white))[:, 0]
+    spread = float(finer.std())
+    return np.asarray(ratio * float(noise.std()) / spread * finer if spread else finer, dtype=np.float32)
 
 
 def _signal(shown: Tensor, floor: float) -> Tensor:

@@ -46,3 +46,26 @@ def test_at_the_same_resolution_the_edit_is_taken_as_it_is():
     edited = torch.from_numpy(rng.random(images.shape, dtype=np.float32))
     change = change_at_native_size(native, images, edited, stack)
     np.testing.assert_allclose(native + change, edited[:, 0].numpy(), atol=1e-5)
+
+
+def test_noise_that_the_network_does_not_see_goes_and_lines_stay():
+    rng = np.random.default_rng(2)
+    clean = np.full((96, 96, 2), 400.0)
+    clean[:, 60:] = 0.0  # air
+    clean[::12, 30:60] = 700.0  # lines of one pixel
+    noisy = np.abs(clean + 20 * rng.standard_normal(clean.shape)).astype(np.float32)
+    volume = Volume(noisy, np.diag([1.0, 1.0, 3.0, 1.0]))
+    images, stack, scale = normalised_images(volume, 48)
+    native = scale.normalise(np.asarray(stack.native(noisy)))
+    line, flat = np.zeros_like(clean, bool), np.zeros_like(clean, bool)
+    line[::12, 32:58], flat[4:-4, 4:26] = True, True
+    line, flat = (np.asarray(stack.native(one)) for one in (line, flat))
+    seen = stack.at_native_size(images)[:, 0]
+
+    def edited(factor):
+        return native + change_at_native_size(native, images, images.clone(), stack, lambda noise, _: factor * noise)
+
+    without, halved = edited(0.0), edited(0.5)
+    assert (without - seen)[flat].std() < 0.5 * (native - seen)[flat].std()
+    assert without[line].mean() - without[flat].mean() > 0.95 * (native[line].mean() - native[flat].mean())
+    np.testing.assert_allclose(native - halved, 0.5 * (native - without), atol=1e-6)
