@@ -21,9 +21,9 @@ demo: .venv/.runtime
 serve: .venv/.runtime
 	$(BIN)/cfmri demo studies/demo --serve
 
+# A thread for each process: two processes with two threads each would wait for one another on two cores.
 test: debian-packages lint
 	$(BIN)/coverage erase
-	# A thread each: two processes with two threads each would wait for one another on two cores.
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report

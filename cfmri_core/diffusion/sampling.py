@@ -101,43 +101,6 @@ def step(
     return mean if noise is None else mean + math.sqrt(variance) * noise
 
 
-def ddim_sample(
-    eps_model: EpsModel,
-    x: Tensor,
-    condition: Tensor,
-    alpha_bar: Tensor,
-    grid: Sequence[int],
-    *,
-    eta: float = 0.0,
-    noise: NoiseSource | None = None,
-    callback: Callback = ignore,
-) -> Tensor:
-    """Denoise from the top of the grid to its bottom.
-
-    Args:
-        eps_model: Noise predictor.
-        x: Slices at level ``grid[-1]``, shape ``(batch, 1, rows, cols)``.
-        condition: Condition vectors, shape ``(1, width)`` or ``(batch, width)``.
-        alpha_bar: Cumulative signal level, shape ``(1001,)``.
-        grid: Increasing schedule indices.
-        eta: 0 is deterministic, 1 is ancestral.
-        noise: Noise of index j for the step to j > 0; needed only if ``eta`` is not 0.
-        callback: Progress and cancel.
-
-    Returns:
-        Slices at level ``grid[0]``, same shape.
-
-    Source: Song et al. 2021 (DDIM), eq. 12.
-    """
-    condition = _per_slice(condition, x)
-    pairs = _descending(grid)
-    for done, (i, j) in enumerate(pairs, start=1):
-        fresh = noise(j) if noise is not None and j > 0 else None
-        x = step(x, eps_model(x, i, condition), i, j, alpha_bar, eta, fresh)
-        callback(done, len(pairs))
-    return x
-
-
 def edit_friendly(
     eps_model: EpsModel,
     x0: Tensor,

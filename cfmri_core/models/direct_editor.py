@@ -1,9 +1,9 @@
-"""The direct editor: one network evaluation from a slice to its counterfactuals, learned from pairs.
+"""The direct editor: from a slice to its counterfactuals without a diffusion, learned from pairs.
 
 The network reads pseudo maps off a slice (how much water, how much fat, relaxation, coil and fields) and the
 signal equation shows them under any protocol, see `cfmri_core.models.signal_decoder`. So echo time, repetition
 time, flip angle, field strength and slice thickness act as physics says, on and off the protocols that were
-seen in training, and one evaluation serves every target.
+seen in training, and maps once read serve every target.
 
 Where the diffusion editor learns from scans as a hospital has them, each acquired once, this one
 needs the same anatomy under several acquisitions. Those come from the simulator, which knows the same

@@ -153,7 +153,7 @@ def _finer_noise(
     ratio = 0.0 if request.noise_used == "remove" else editor.noise_ratio(factual, requested)
     if request.noise_used == "renew":
         return partial(renewed_finer_noise, ratio=ratio, seed=request.seed, first_slice=first_slice)
-    return lambda noise, _: ratio * noise
+    return lambda noise, _level, _stack: ratio * noise
 
 
 def _parts(first: int, last: int) -> list[tuple[int, int]]:

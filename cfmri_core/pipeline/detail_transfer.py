@@ -5,7 +5,7 @@ between tissues, it doubles the fine ones too. The noise in it is another matter
 
 Source: He & Sun, Fast Guided Filter, arXiv 1505.00996 (local linear coefficients computed at low
 resolution and applied at full resolution). Noise is told from detail by a local Wiener filter (Lim, Two-Dimensional
-Signal and Image Processing, 1990, p. 548; `scipy.signal.wiener`).
+Signal and Image Processing, 1990, p. 548); the mean of detail is 0.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from collections.abc import Callable
 import numpy as np
 import torch.nn.functional as F  # noqa: N812 (the customary name)
 from numpy.typing import NDArray
-from scipy.signal import wiener
+from scipy.ndimage import uniform_filter
 from torch import Tensor
 
+from cfmri_core.pipeline.source_noise import TISSUE_INTENSITY, robust_spread
 from cfmri_core.slices import SliceStack
 
 #: Half the side of the window, in pixels of the working resolution.
@@ -27,12 +28,10 @@ _LEAST_VARIANCE = 0.01
 _LARGEST_GAIN = 3.0
 #: Side of the window in which noise is told from detail, in pixels of the scan.
 _NOISE_WINDOW = 5
-#: Normalised intensity from which noise is measured: less is air or nearly.
-_TISSUE_INTENSITY = 0.3
 
 
-#: From the noise in the detail, shape ``(slices, rows, columns)``, to what takes its place.
-FinerNoise = Callable[[NDArray[np.float32], SliceStack], NDArray[np.float32]]
+#: From the noise in the detail, shape ``(slices, rows, columns)``, and its level in tissue to what takes its place.
+FinerNoise = Callable[[NDArray[np.float32], float, SliceStack], NDArray[np.float32]]
 
 
 def change_at_native_size(
@@ -58,21 +57,18 @@ def change_at_native_size(
     detail = native - stack.at_native_size(images)[:, 0]
     if finer_noise is None:
         return np.asarray(change + (gain - 1) * detail, dtype=np.float32)
-    noise = _noise(detail, native)
-    kept = gain * (detail - noise) + finer_noise(noise, stack)
-    return np.asarray(change + kept - detail, dtype=np.float32)
+    level = robust_spread(detail[native > TISSUE_INTENSITY])
+    noise = _noise(detail, level)
+    return np.asarray(
+        change + (gain - 1) * (detail - noise) + (finer_noise(noise, level, stack) - noise), dtype=np.float32
+    )
 
 
-def _noise(detail: NDArray[np.float32], native: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The part of the detail, slice by slice, that does not stand out of the noise around it."""
-    tissue = np.abs(detail[native > _TISSUE_INTENSITY])
-    # 1.4826: from the median of absolute values to the standard deviation of a normal distribution.
-    level = 1.4826 * float(np.median(tissue)) if tissue.size else 0.0
-    if level == 0:
-        return np.zeros_like(detail)
-    with np.errstate(divide="ignore", invalid="ignore"):  # where all pixels of a window are the same
-        found = np.stack([wiener(one, _NOISE_WINDOW, level**2) for one in detail])
-    return np.asarray(detail - found, dtype=np.float32)
+def _noise(detail: NDArray[np.float32], level: float) -> NDArray[np.float32]:
+    """The part of the detail, slice by slice, that does not stand out of noise of that level: a local Wiener filter."""
+    window = (1, _NOISE_WINDOW, _NOISE_WINDOW)
+    power = uniform_filter(detail * detail, window)
+    return np.asarray(detail * np.minimum(1, level**2 / np.maximum(power, 1e-12)), dtype=np.float32)
 
 
 def _gain(images: Tensor, edited: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class Placement:
 
     first_slice: int
     slice_distance_mm: float
-    low_signal: float = 0.0
+    low_signal: float
 
 
 def edit_images(
@@ -93,15 +93,24 @@ def _edit_directly(
         if before is not None and after is not None:
             thick = maps.with_thickness(before, after, placement.slice_distance_mm)
         edited, shown = _shown(thick, requested, editor), _shown(maps, factual, editor)
-        if request.noise_used == "keep":
-            # What the maps do not explain, noise above all, stays.
-            edited = edited + (images - shown)
-        else:
-            noise = SourceNoise.measured(images, shown, placement.low_signal)
-            ratio = editor.noise_ratio(factual, requested)
-            edited = noise.changed(edited, ratio, request.noise_used, request.seed, placement.first_slice)
+        ratio = editor.noise_ratio(factual, requested)
+        edited = _with_noise(images, shown, edited, ratio, request, placement)
     progress(len(images) + 1, len(images) + 1, "showing them under the requested protocol")
     return edited
+
+
+def _with_noise(
+    images: Tensor, shown: Tensor, edited: Tensor, ratio: float, request: EditRequest, placement: Placement
+) -> Tensor:
+    """Give edited slices, which come without noise, the noise that the request asks for."""
+    if request.noise_used == "keep":
+        return edited + (images - shown)  # what the maps do not explain, noise above all
+    noise = SourceNoise.measured(images, shown, placement.low_signal)
+    if request.noise_used == "remove":
+        return noise.removed(edited)
+    if request.noise_used == "scale":
+        return noise.scaled(edited, ratio)
+    return noise.renewed(edited, ratio, request.seed, placement.first_slice)
 
 
 def _read_maps(images: Tensor, factual: AcquisitionParameters, editor: DirectEditor, progress: Progress) -> PseudoMaps:

@@ -53,9 +53,10 @@ METHODS: Mapping[str, Method] = {
     "paper": Method("editor", steps=50, guidance_scale=3.0, depth=50, evaluations_per_step=2),
 }
 DEFAULT_METHOD, WITHOUT_PAIRS = "fast", "inversion"
-#: What can be done with the source's noise: bring it to the level that the requested protocol has, keep it as it is,
-#: put noise of the requested level in its place, as another scan would, or remove it. The last two show only what the
-#: maps explain, and of what is finer than the network sees only what stands out of the noise.
+#: What can be done with the source's noise: bring it to the level that the requested protocol has; keep it (what is
+#: finer than the network sees then follows the contrast around it, like all fine detail); put noise of the requested
+#: level in its place, as another scan would; or remove it. The last two show only what the maps explain, and of what is
+#: finer than the network sees only what stands out of the noise.
 SOURCE_NOISE = METHODS["fast"].source_noise
 AnyEditor = Editor | DirectEditor
 

@@ -18,6 +18,8 @@ from torch.nn.functional import conv2d, pad, softplus
 LEVEL_SIGMA_PIXELS = 3.0
 #: The same for what counts as the border of gland, and the part of that neighbourhood that makes a pixel all border.
 BORDER_SIGMA_PIXELS, ALL_BORDER = 2.0, 0.25
+#: How far a pixel may lie from the level of its tissue and keep that, in standard deviations of fat about its level.
+TEXTURE_REACH = 2.0
 #: Pixels of a tissue below which a slice does not show how bright it is.
 LEAST_PIXELS = 4.0
 #: How fast a pixel turns as the network's answer rises, how far it is turned where that is 0, and the amount that a
@@ -49,8 +51,19 @@ def converted(images: Tensor, gland: Tensor, breast: Tensor, where: Tensor, rati
     turned = 1 - torch.exp(-GAIN * asked * softplus(STEEPNESS * where + REST))
     more = fat * turned * (gland_level - fat_level)
     lost = _blurred(gland * turned, BORDER_SIGMA_PIXELS) / (gland_near + 1e-3)
-    less = (gland * turned + fat * border * lost) * (fat_level - images)
+    # Noise and texture stay; what lies further off than they reach was border.
+    clear = fat * (1 - border)
+    reach = (
+        TEXTURE_REACH * (((images - fat_level) ** 2 * clear).sum((1, 2, 3)) / clear.sum((1, 2, 3)).clamp(min=1)).sqrt()
+    )
+    less = gland * turned * (fat_level - images + _within(images - gland_level, reach))
+    less = less + fat * border * lost * (fat_level - images + _within(images - fat_level, reach))
     return torch.where((ratio >= 1)[:, None, None, None], more, less) * known[:, None, None, None]
+
+
+def _within(residual: Tensor, reach: Tensor) -> Tensor:
+    """Residuals as they are well within reach, falling to 0 beyond it."""
+    return residual / (1 + (residual / reach.clamp(min=1e-6)[:, None, None, None]) ** 4)
 
 
 def _level(images: Tensor, weight: Tensor) -> Tensor:

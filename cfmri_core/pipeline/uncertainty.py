@@ -1,7 +1,7 @@
 """How far may an edited voxel lie from the truth? A map of half-widths, calibrated on paired truth.
 
 An edit is replayed with other seeds; where the replays differ, it is uncertain. But replays share what the
-network got wrong, and a method of one evaluation has none, so the spread alone covers far too little. The
+network got wrong, and a method without a diffusion has none, so the spread alone covers far too little. The
 expected error of a voxel is therefore a sum of what predicts it, with weights fitted to the absolute error
 on paired truth of validation subjects:
 

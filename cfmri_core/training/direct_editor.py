@@ -293,7 +293,7 @@ class PairValidation:
 def _card(editor: DirectEditor, subjects: int, command: str, score: float) -> str:
     parameters = sum(value.numel() for value in editor.network.parameters()) / 1e6
     return model_card(
-        "Direct editor: counterfactual acquisition parameters in one evaluation",
+        "Direct editor: counterfactual acquisition parameters from maps",
         f"Network from three neighbouring slices to pseudo maps, shown by the signal equation ({parameters:.1f} M "
         f"parameters, preset `{editor.preset}`).",
         data=f"{subjects} simulated training subjects, each under several acquisitions.",

@@ -106,7 +106,7 @@ def test_another_model_does_not_keep_the_old_manufacturer(editor, volume):
     assert requested.field_strength_t == GE.field_strength_t
 
 
-def test_one_evaluation_changes_the_image_and_an_edit_to_the_same_parameters_does_not(direct_editor, volume):
+def test_maps_change_the_image_and_an_edit_to_the_same_parameters_does_not(direct_editor, volume):
     changed = edit_volume(volume, GE, directly(), direct_editor)
     assert changed.evidence["network_evaluations_per_slice"] == 2
     assert not np.array_equal(changed.volume.voxels, volume.voxels)

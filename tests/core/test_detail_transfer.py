@@ -63,7 +63,7 @@ def test_noise_that_the_network_does_not_see_goes_and_lines_stay():
     seen = stack.at_native_size(images)[:, 0]
 
     def edited(factor):
-        return native + change_at_native_size(native, images, images.clone(), stack, lambda noise, _: factor * noise)
+        return native + change_at_native_size(native, images, images.clone(), stack, lambda noise, *_: factor * noise)
 
     without, halved = edited(0.0), edited(0.5)
     assert (without - seen)[flat].std() < 0.5 * (native - seen)[flat].std()
