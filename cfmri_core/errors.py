@@ -79,6 +79,10 @@ class CheckpointError(CfmriError):
     exit_code = 5
 
 
+class OtherWeightsError(CheckpointError):
+    """Statistics in a model folder belong to other weights than lie beside them."""
+
+
 class ModelOutputError(CfmriError):
     """A network produced NaN, a constant, or something else that cannot be an image."""
 

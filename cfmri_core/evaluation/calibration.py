@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cfmri_core.data.studies import SliceSet, Study
-from cfmri_core.errors import RequestError
+from cfmri_core.errors import OtherWeightsError, RequestError
 from cfmri_core.evaluation.edit_case import NULL, EditCase, Patient, normalised
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.models.segmenter import Segmenter
@@ -93,7 +93,7 @@ def calibrate_edits(
     """Write the uncertainty of one method, and the limits of the anatomy measures, beside an editor.
 
     Each study gives one edit; its targets are taken in turn, so that all kinds of targets occur.
-    Calibrations of other methods stay.
+    Calibrations of other methods stay, those of other weights go.
 
     Args:
         studies: Validation subjects with paired renderings and labels; others are left out.
@@ -105,21 +105,29 @@ def calibrate_edits(
 
     Raises:
         RequestError: No study has what is needed.
+        CheckpointError: The calibrations in the folder are damaged.
     """
     usable = [study for study in studies if study.labels_path is not None and study.paired]
     if not usable:
         raise RequestError("No study has labels and paired renderings.", "Simulate studies with --paired.")
+    others = _known_of_these_weights(folder, editor)
     cases, edits = [], []
     for number, case in enumerate(_one_case_each(usable, plan.slices), start=1):
         cases.append((case.patient.volume, case.second_scan or case.truth))
         edits.append(_paired_edit(case, editor, plan))
         progress(number, len(usable), "calibrating")
     calibration = fit_uncertainty(edits, plan.replays)
-    others = read_uncertainty(folder, editor.sha256)
     write_uncertainty(folder, {**others, plan.method: calibration}, editor.sha256)
     limits = fit_anatomy_limits(cases, segmenter)
     write_anatomy_limits(folder, limits, editor.sha256)
     return calibration, limits
+
+
+def _known_of_these_weights(folder: Path, editor: AnyEditor) -> dict[str, UncertaintyCalibration]:
+    try:
+        return read_uncertainty(folder, editor.sha256)
+    except OtherWeightsError:  # the model was trained anew: this is why it is calibrated
+        return {}
 
 
 def _one_case_each(studies: Sequence[Study], slices: int | None) -> Iterator[EditCase]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cfmri_core.errors import CheckpointError
+from cfmri_core.errors import CheckpointError, OtherWeightsError
 from cfmri_core.io.atomic import write_text
 from cfmri_core.io.json_text import json_text
 
@@ -43,7 +43,8 @@ def read_companion(folder: Path, name: str, sha256: str) -> dict[str, Any] | Non
     """Return what `write_companion` wrote, ``None`` where there is no such file.
 
     Raises:
-        CheckpointError: It is damaged, of another format, or belongs to other weights.
+        CheckpointError: It is damaged or of another format.
+        OtherWeightsError: It belongs to other weights.
     """
     path = Path(folder) / name
     if not path.is_file():
@@ -56,7 +57,7 @@ def read_companion(folder: Path, name: str, sha256: str) -> dict[str, Any] | Non
             f"{path} has format version {version}; this cfmri reads {FORMAT_VERSION}.", "Update cfmri."
         )
     if belongs_to != sha256:
-        raise CheckpointError(
+        raise OtherWeightsError(
             f"{path} belongs to other weights than those beside it.", "Remove it, or calibrate the model again."
         )
     return values

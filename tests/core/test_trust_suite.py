@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cfmri_core.data.studies import list_studies, load_slices
-from cfmri_core.errors import RequestError
+from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.evaluation import calibration, trust_suite
 from cfmri_core.evaluation.calibration import EditPlan, calibrate_edits, calibrate_support
 from cfmri_core.evaluation.suite import run_suite
@@ -15,6 +15,7 @@ from cfmri_core.evaluation.trust_suite import TrustSuite
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.pipeline.counterfactual import Counterfactual
 from cfmri_core.pipeline.trust import Trust
+from cfmri_core.pipeline.uncertainty import UncertaintyCalibration, write_uncertainty
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 
@@ -110,3 +111,16 @@ def test_a_calibration_of_one_method_keeps_that_of_another(studies, editor, know
     for method in ("paper", "inversion"):
         calibrate_edits(studies[:1], editor, tmp_path, EditPlan(method=method, replays=2, slices=2))
     assert set(Trust.of(editor, tmp_path).uncertainty) == {"paper", "inversion"}
+
+
+def test_a_calibration_of_other_weights_gives_way_and_a_damaged_one_is_named_before_the_work(
+    studies, editor, known_error, tmp_path
+):
+    write_uncertainty(tmp_path, {"paper": UncertaintyCalibration({}, 1.0, 2, 1)}, "of other weights")
+    calibrate_edits(studies[:1], editor, tmp_path, EditPlan(method="inversion", replays=2, slices=2))
+    assert set(Trust.of(editor, tmp_path).uncertainty) == {"inversion"}
+    (tmp_path / "uncertainty.json").write_text("{}")
+    seen = []
+    with pytest.raises(CheckpointError, match=r"uncertainty\.json"):
+        calibrate_edits(studies[:1], editor, tmp_path, EditPlan(), progress=lambda *step: seen.append(step))
+    assert not seen
