@@ -56,3 +56,13 @@ def test_gland_that_becomes_fat_takes_its_dark_border_along(slices):
     elsewhere = torch.zeros_like(images)
     elsewhere[..., 6:8, 6:26] = 1
     assert float((change * elsewhere)[1].abs().max()) < 0.02
+
+
+def test_noise_stays_where_tissue_is_converted(slices):
+    images, gland, breast = slices
+    noise = 0.03 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * breast
+    change = converted(images + noise, gland, breast, torch.full_like(images, 9.0), torch.tensor([1.2, 0.8]))
+    inner = torch.zeros_like(gland)
+    inner[..., 13:19, 13:19] = 1
+    less = (images + noise + change)[1][inner[1] > 0]
+    assert float(less.std()) == pytest.approx(float(noise[1][inner[1] > 0].std()), rel=0.3)
