@@ -44,11 +44,10 @@ _KINDS = {
     _CROSS_VENDOR: "To the other manufacturer, every parameter changed",
     _DECORRELATED: "Decorrelated: every parameter drawn on its own",
 }
-#: Result files of the main one's patients that were evaluated apart: one parameter changed, and renewed noise.
-_SINGLE_PARAMETERS, _RENEWED = "edit-single", "edit-renewed"
+#: Result file of the main one's patients with one parameter changed at a time.
+_SINGLE_PARAMETERS = "edit-single"
 #: Titles of further result files of suite edit.
 _VARIANTS = {
-    _RENEWED: "Noise renewed instead of kept: the same patients, evaluated later",
     "edit-shifted": "Another simulator setting, never trained on: coils, noise, looks of the scanners, tissue values",
     "edit-labels": "Anatomies from published breast label maps, never trained on",
 }
@@ -61,7 +60,7 @@ def edit_section(files: Sequence[ResultFile]) -> str:
         files: Results of suite edit, the main one first.
     """
     main = files[0]
-    same_patients = [main, *(file for file in files if file.name in (_SINGLE_PARAMETERS, _RENEWED))]
+    same_patients = [main, *(file for file in files if file.name == _SINGLE_PARAMETERS)]
     others = [file for file in files if file is not main and file.name != _SINGLE_PARAMETERS]
     aggregate: dict[str, dict[str, Mapping[str, Mapping[str, Any]]]] = {}
     for file in same_patients:
