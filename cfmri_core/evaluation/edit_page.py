@@ -70,7 +70,7 @@ def edit_section(files: Sequence[ResultFile]) -> str:
     if _CROSS_VENDOR in main.aggregate:
         lines += [f"The paper's SSIM to the source, at its chosen setting (Table 4): {_PAPER_SSIM_SOURCE}.", ""]
     lines += _singles(aggregate)
-    aims = aim_rows(aggregate, lambda value: f"{value:.2f}")
+    aims = aim_rows(aggregate, lambda value: f"{value:.3g}")
     if aims:
         lines += ["### Aims, set before the run", "", *markdown_table(["Aim", "Arm", "Reached", "Met"], aims), ""]
     lines += [*_tests(main), *main.own_tables()]
