@@ -13,7 +13,7 @@ steps a slice; a volume's time is that of one step, times steps, times slices. Q
 manufacturer, of the same weights. *Ceiling*: what the machine reaches in a large matrix product, which lives in cache.
 What keeps a pass below it is in the last column: besides convolutions it normalises, adds, activates and copies, a few
 operations for each number that is fetched from memory. Peak memory while editing: the program, the source, the result,
-and what works on a part of the slices at a time, which does not grow with the volume once that fills a part.
+and what works on a part of the slices at a time, which hardly grows with the volume once that fills a part.
 """
 _GROWTH_HEADER = ["Slices", "Seconds", "Peak memory, MiB", "Volume, MiB", "Peak without source and result, MiB"]
 _QUALITY = (("slope", 2), ("psnr_db", 1), ("ssim", 3))
