@@ -1,12 +1,14 @@
 """The structure counterfactual of a volume."""
 
+import math
+
 import glands
 import numpy as np
 import pytest
 import torch
 
 from cfmri_core.errors import Cancelled, GeometryError, RequestError
-from cfmri_core.pipeline.structure import StructureRequest, edit_structure
+from cfmri_core.pipeline.structure import GOOD_ENOUGH, MOST_ROUNDS, StructureRequest, edit_structure
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,8 @@ def test_the_share_moves_towards_what_was_asked(source, editor, delta):
     told = edited(source, editor, delta=delta).evidence["structure"]
     assert told["share_asked"] == pytest.approx((1 + delta) * told["share_before"], rel=1e-3)
     assert abs(told["relative_error"]) < abs(1 / (1 + delta) - 1) * 0.9
-    assert 1 <= told["rounds"] <= 5
+    is_near = abs(math.log1p(told["relative_error"])) < GOOD_ENOUGH
+    assert is_near or told["rounds"] == MOST_ROUNDS  # it stops early for one reason only
 
 
 def test_a_fraction_and_the_change_that_leads_to_it_are_the_same(source, editor):
