@@ -46,6 +46,7 @@ def active_learning_study(
     from cfmri_core.evaluation import active_learning_study as runner
     from cfmri_core.evaluation.active_learning_tables import FinishedCampaigns, summary
     from cfmri_core.evaluation.segmentation_study import load_test_scans, require_disjoint, require_same_settings
+    from cfmri_core.evaluation.summary_table import markdown
     from cfmri_core.pipeline.method import default_method, load_editor
     from cfmri_core.training.augmentation import needs_counterfactuals
     from cfmri_core.training.labelling_pool import LabellingPool, PoolRecipe
@@ -73,7 +74,7 @@ def active_learning_study(
             cases = LabellingPool(studies, model, method, output / "counterfactuals", recipe, progress)
             runner.complete_campaigns(campaigns, cases, scans, budget, output, progress)
     found = summary(FinishedCampaigns(runner.finished_campaigns(output)))
-    write_study_result(output, "active-learning", settings, found, as_json)
+    write_study_result(output, "active-learning", settings, found, markdown(found["tables"]), as_json)
 
 
 def _pooled(folders: list[Path]) -> list[Study]:

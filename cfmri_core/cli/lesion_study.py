@@ -46,6 +46,7 @@ def lesion_study(
     from cfmri_core.evaluation import lesion_study as runner
     from cfmri_core.evaluation.lesion_study_tables import FinishedLesionStudy, summary
     from cfmri_core.evaluation.segmentation_study import require_disjoint, require_same_settings
+    from cfmri_core.evaluation.summary_table import markdown
     from cfmri_core.training.lesion_arms import LESION_ARMS, LesionArmTrainer, LesionRecipe, require_lesion_arm
 
     names = arms.split(",") if arms else list(LESION_ARMS)
@@ -68,7 +69,7 @@ def lesion_study(
             trainer = LesionArmTrainer(learners, free, plan, recipe, progress)
             runner.complete_runs(runs, scans, trainer, output, progress)
     found = summary(FinishedLesionStudy(runner.finished_runs(output)))
-    write_study_result(output, "lesion-study", settings, found, as_json)
+    write_study_result(output, "lesion-study", settings, found, markdown(found["tables"]), as_json)
 
 
 def _plan(

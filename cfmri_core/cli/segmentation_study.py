@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfmri_core.cli.console import emit, progress_shown
+from cfmri_core.cli.console import progress_shown
+from cfmri_core.cli.study_result import write_study_result
 from cfmri_core.cli.training import EditorFolder, Method, Population, counterfactual_plan
 from cfmri_core.errors import RequestError
 from cfmri_core.models.device import resolved_device
@@ -46,6 +47,8 @@ def segmentation_study(
     """
     from cfmri_core.data.studies import list_studies
     from cfmri_core.evaluation import segmentation_study as runner
+    from cfmri_core.evaluation.segmentation_tables import FinishedStudy, cases_csv, markdown, summary
+    from cfmri_core.io.atomic import write_text
     from cfmri_core.training.augmentation import AUGMENTATIONS, needs_counterfactuals
     from cfmri_core.training.segmenter_arms import ArmTrainer, Recipe
 
@@ -68,23 +71,9 @@ def segmentation_study(
             trainer = ArmTrainer(learners, runner.DIRECTIONS["both"], plan, recipe, progress)
             runner.complete_runs(runs, scans, trainer, output, progress)
     made_with = loads(of_editor.read_text(encoding="utf-8")) if of_editor.exists() else {}
-    _write_summary(output, {**settings, **made_with}, as_json)
-
-
-def _write_summary(output: Path, settings: dict[str, Any], as_json: bool) -> None:
-    from cfmri_core.evaluation.origin import provenance
-    from cfmri_core.evaluation.segmentation_study import finished_runs
-    from cfmri_core.evaluation.segmentation_tables import FinishedStudy, cases_csv, markdown, summary
-    from cfmri_core.io.atomic import write_text
-    from cfmri_core.io.json_text import json_text
-
-    found = FinishedStudy(finished_runs(output))
-    result = {"suite": "augmentation", "provenance": provenance(), "settings": settings, **summary(found)}
-    text = markdown(found)
-    write_text(output / "result.json", json_text(result))
-    write_text(output / "table.md", text)
+    found = FinishedStudy(runner.finished_runs(output))
     write_text(output / "cases.csv", cases_csv(found))
-    emit(result, as_json, f"{text}\nWritten: {output / 'result.json'}, table.md and cases.csv")
+    write_study_result(output, "augmentation", {**settings, **made_with}, summary(found), markdown(found), as_json)
 
 
 def _settings(recipe: Recipe, training: list[Study], test: list[Study]) -> dict[str, Any]:

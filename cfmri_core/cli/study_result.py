@@ -10,7 +10,7 @@ from cfmri_core.cli.console import emit
 
 
 def write_study_result(
-    output: Path, suite: str, settings: Mapping[str, Any], summary: Mapping[str, Any], as_json: bool
+    output: Path, suite: str, settings: Mapping[str, Any], summary: Mapping[str, Any], text: str, as_json: bool
 ) -> None:
     """Write ``result.json`` and ``table.md``, and print them.
 
@@ -18,16 +18,15 @@ def write_study_result(
         output: Folder of the study.
         suite: Name in the result file.
         settings: What decides the result.
-        summary: Everything found, with ``tables``.
+        summary: Everything found.
+        text: The tables of it as Markdown.
         as_json: Print JSON only.
     """
     from cfmri_core.evaluation.origin import provenance
-    from cfmri_core.evaluation.summary_table import markdown
     from cfmri_core.io.atomic import write_text
     from cfmri_core.io.json_text import json_text
 
     result = {"suite": suite, "provenance": provenance(), "settings": settings, **summary}
-    text = markdown(result["tables"])
     write_text(output / "result.json", json_text(result))
     write_text(output / "table.md", text)
     emit(result, as_json, f"{text}\nWritten: {output / 'result.json'} and table.md")

@@ -28,8 +28,6 @@ _LEAST_VARIANCE = 0.01
 _LARGEST_GAIN = 3.0
 #: Side of the window in which noise is told from detail, in pixels of the scan.
 _NOISE_WINDOW = 5
-
-
 #: From the noise in the detail, shape ``(slices, rows, columns)``, and its level in tissue to what takes its place.
 FinerNoise = Callable[[NDArray[np.float32], float, SliceStack], NDArray[np.float32]]
 

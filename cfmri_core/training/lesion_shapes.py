@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import label, map_coordinates
 
 from cfmri_core.errors import RequestError
+from cfmri_core.pipeline.lesion_region import BoolArray
 from cfmri_core.volume import Volume
-
-BoolArray = NDArray[np.bool_]
 
 #: How far a shape is turned about the body's axis, in degrees to either side, and by how much it is scaled at most.
 TURN_DEG, SCALE = 45.0, 1.25
