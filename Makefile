@@ -11,7 +11,7 @@ DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dico
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-labels \
+.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-fitted evaluate-labels \
 	evaluate-lesion evaluate-structure evaluation-page lesion-weights \
 	studies/evaluation segmentation-study active-learning-study lesion-study batch-plan demo-weights debian-packages clean
 
@@ -56,7 +56,7 @@ demo-weights: .venv/.runtime
 		ln -sfn ../../$$folder training/scoring/$$(basename $$folder)-decorrelated; done
 	$(BIN)/cfmri simulate training/validation --subjects 40 --seed 900000 --slab-mm 16 --paired results/validation-targets.json
 	$(TRAIN) editor training/unlabelled --output training/editor --iterations 5000 --resume
-	$(TRAIN) direct-editor training/pairs --output training/direct_editor --iterations 13000 --batch-size 8 --resume
+	$(TRAIN) direct-editor training/pairs --output training/direct_editor --iterations 17000 --batch-size 8 --resume
 	$(TRAIN) iap-predictor training/predictor --output training/iap_predictor --iterations 6000 --resume
 	$(TRAIN) iap-predictor training/scoring --output training/scoring_predictor --preset scoring --iterations 6000 --resume
 	$(TRAIN) segmenter training/labelled --output training/segmenter --iterations 600 --resume
@@ -105,7 +105,7 @@ EVALUATION_PATIENTS ?= 40
 SIMULATED := $(BIN)/cfmri simulate
 EVALUATED := $(BIN)/cfmri evaluate
 
-evaluate: evaluate-edit evaluate-shifted evaluate-iap evaluate-lesion evaluate-structure evaluation-page
+evaluate: evaluate-edit evaluate-fitted evaluate-iap evaluate-lesion evaluate-structure evaluation-page
 
 evaluate-edit: studies/evaluation
 	$(EVALUATED) studies/evaluation --suite edit --json results/edit.json --report results/edit.html $(EVALUATE)
@@ -125,6 +125,15 @@ evaluate-shifted: .venv/.runtime
 		--setting shifted --paired results/edit-targets.json
 	$(EVALUATED) studies/evaluation-shifted --suite edit --case cross-vendor --case decorrelated \
 		--json results/edit-shifted.json --report results/edit-shifted.html $(EVALUATE)
+
+# The same patients, once the editor has seen 160 scans of others there, each acquired once and without labels.
+evaluate-fitted: evaluate-shifted
+	$(SIMULATED) studies/site --subjects 160 --seed 130000 --slab-mm 16 --setting shifted
+	rm -rf studies/site-models && cp -r cfmri_core/weights studies/site-models
+	$(BIN)/cfmri calibrate scanners studies/site --model studies/site-models
+	$(EVALUATED) studies/evaluation-shifted --suite edit --case cross-vendor --case decorrelated \
+		--method fast --method "fast, noise removed" --model studies/site-models \
+		--json results/edit-fitted.json --report results/edit-fitted.html $(EVALUATE)
 
 # Anatomies from your own breast label maps: make evaluate-labels LABELS=FOLDER (see `cfmri simulate --help`).
 evaluate-labels: .venv/.runtime

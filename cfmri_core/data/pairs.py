@@ -55,20 +55,22 @@ class Renderings:
         """Parameters of the sources."""
         return [self.parameters[number] for number in self.sources]
 
-    def clean_in_units_of(self, source: int, renderings: Sequence[int], middle: int) -> Tensor:
-        """Return one slice of some renderings without noise, in the normalised intensity of another rendering.
+    def clean_in_units_of(self, source: int, renderings: Sequence[int], slices: int | slice) -> Tensor:
+        """Return slices of some renderings without noise, in the normalised intensity of another rendering.
 
         Args:
             source: The rendering whose scale is used.
             renderings: Which to return.
-            middle: Number of the slice.
+            slices: Number of the slice, or which.
 
         Returns:
-            float32, shape ``(renderings, size, size)``.
+            float32, shape ``(renderings, size, size)``, or ``(renderings, slices, size, size)``.
         """
-        gain = (self.span[renderings] / self.span[source])[:, None, None]
-        offset = ((self.low[renderings] - self.low[source]) / self.span[source])[:, None, None]
-        return self.clean[renderings, middle].float() * gain + offset
+        clean = self.clean[renderings][:, slices].float()
+        place = (-1,) + (1,) * (clean.ndim - 1)
+        gain = (self.span[renderings] / self.span[source]).view(place)
+        offset = ((self.low[renderings] - self.low[source]) / self.span[source]).view(place)
+        return clean * gain + offset
 
 
 def load_renderings(studies: Sequence[Study], image_size: int, progress: Progress = silent) -> list[Renderings]:

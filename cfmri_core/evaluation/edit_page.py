@@ -49,6 +49,7 @@ _SINGLE_PARAMETERS = "edit-single"
 #: Titles of further result files of suite edit.
 _VARIANTS = {
     "edit-shifted": "Another simulator setting, never trained on: coils, noise, looks of the scanners, tissue values",
+    "edit-fitted": "The same setting and patients, after `cfmri calibrate scanners` on 160 scans of others there",
     "edit-labels": "Anatomies from published breast label maps, never trained on",
 }
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -25,6 +26,8 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.network_model import NetworkModel, preset_of
 from cfmri_core.models.precision import autocast
+from cfmri_core.models.scanners import Scanners
+from cfmri_core.models.sharpness import sharpened
 from cfmri_core.models.signal_decoder import CHANNELS, Protocols, PseudoMaps, SignalDecoder
 from cfmri_core.models.unet import ConditionalUNet, UNetSize, with_tuples
 
@@ -82,6 +85,7 @@ class DirectEditor(NetworkModel):
         network: U-Net and decoder, float32.
         spec: Meaning of a condition vector.
         config: Size of the network.
+        scanners: What was fitted to the scanners of a site; empty in a new editor.
     """
 
     kind = "direct_editor"
@@ -92,6 +96,14 @@ class DirectEditor(NetworkModel):
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = spec
         self.config = config
+        self.scanners = Scanners()
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
+        """Read a model from its folder, with what was fitted to the scanners of a site."""
+        editor = super().load(folder, device)
+        editor.scanners = Scanners.read(folder, editor.sha256)
+        return editor
 
     @classmethod
     def create(cls, preset: str, spec: ConditionSpec) -> Self:
@@ -155,6 +167,16 @@ class DirectEditor(NetworkModel):
         _, protocols = self._encoded(parameters, len(maps.water))
         shown: Tensor = self.network.decoder(maps, protocols)
         return shown[:, None]
+
+    def sharpened(self, images: Tensor, source: AcquisitionParameters) -> Tensor:
+        """Give shown slices the sharpness that their maps lost to the noise of the scan they were read off.
+
+        Args:
+            images: As returned by `images`, on any device.
+            source: How that scan was acquired.
+        """
+        _, protocols = self._encoded([source], 1)
+        return sharpened(images, (protocols.models @ self.network.decoder.lost_sharpness)[0].to(images.device))
 
     def noise_ratio(self, source: AcquisitionParameters, target: AcquisitionParameters) -> float:
         """Noise under the target's protocol over that under the source's."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.models.conditioning import CONTINUOUS, ConditionSpec
+from cfmri_core.models.sharpness import BANDS
 from cfmri_core.simulation.signal import GYROMAGNETIC_RATIO_MHZ_PER_T
 from cfmri_core.simulation.tissues import (
     FAT_PEAK_AMPLITUDES,
@@ -45,7 +46,9 @@ _WIDTH_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))
 _STYLE_SPEED = 3.0
 #: Smooth maps are predicted at a resolution lower by this factor.
 _COARSE = 8
-_FINE_MAPS, _COARSE_MAPS = 4, 4
+_FINE_MAPS, _COARSE_MAPS = 5, 4
+#: Ends of the logarithm of T2* over the reference: from the air-filled tissue of the lung (1 ms) to free fluid.
+_LOG_T2_STAR = (-3.6, 2.0)
 #: Channels that a network has to return for `SignalDecoder.maps`.
 CHANNELS = _FINE_MAPS + _COARSE_MAPS
 
@@ -57,8 +60,9 @@ class PseudoMaps:
     Attributes:
         water: Amount of water; 1 gives a signal of 1 in normalised intensity under the source's protocol.
         fat: Amount of fat, on the scale of water.
-        log_t1: Logarithm of the T1 of water over that of fibroglandular tissue.
-        log_t2_star: The same for T2*.
+        log_t1: Logarithm of the T1 of water over that of fibroglandular tissue, at 1.5 T.
+        log_t2_star: The same for T2*, at 1.5 T.
+        t1_rise: By how much more than that tissue's T1 this one's grows when the field doubles, a logarithm.
         transmit: Relative deviation of the flip angle at 1.5 T.
         receive: Coil sensitivity.
         residual_fat: Logarithm of the factor on the fat that suppression leaves.
@@ -69,6 +73,7 @@ class PseudoMaps:
     fat: Tensor
     log_t1: Tensor
     log_t2_star: Tensor
+    t1_rise: Tensor
     transmit: Tensor
     receive: Tensor
     residual_fat: Tensor
@@ -109,6 +114,10 @@ class PseudoMaps:
         """
         names = [field.name for field in dataclasses.fields(self)][_FINE_MAPS:]
         return dataclasses.replace(self, **{name: _across(getattr(self, name), kernel) for name in names})
+
+    def with_more_fat_left(self, logarithm: float) -> PseudoMaps:
+        """Add to the logarithm of what suppression leaves of the fat."""
+        return dataclasses.replace(self, residual_fat=self.residual_fat + logarithm)
 
     def with_thickness(self, from_mm: float, to_mm: float, slice_distance_mm: float) -> PseudoMaps:
         """Show the same slices of one volume as thick as asked for; the ends take themselves for neighbours.
@@ -196,6 +205,7 @@ class SignalDecoder(nn.Module):
     hann: Tensor
     peaks: Tensor
     amplitudes: Tensor
+    lost_sharpness: Tensor
 
     def __init__(self, models: int, options: int, image_size: int) -> None:
         super().__init__()
@@ -209,6 +219,8 @@ class SignalDecoder(nn.Module):
         self.register_buffer("hann", hann, persistent=False)
         self.register_buffer("peaks", torch.tensor(FAT_PEAKS_PPM), persistent=False)
         self.register_buffer("amplitudes", torch.tensor(FAT_PEAK_AMPLITUDES), persistent=False)
+        # Measured after training, see `cfmri_core.training.lost_sharpness`: by scanner model of the source.
+        self.register_buffer("lost_sharpness", torch.zeros(models, BANDS))
 
     def maps(self, channels: Tensor, middle: Tensor, source: Protocols) -> PseudoMaps:
         """Read pseudo maps off the network's output.
@@ -222,14 +234,15 @@ class SignalDecoder(nn.Module):
         coarse = F.avg_pool2d(coarse, _COARSE)
         coarse = F.interpolate(coarse, scale_factor=_COARSE, mode="bilinear", align_corners=False)
         plain = torch.zeros_like(middle)
-        unit = 1 / _steady_state(*_relaxation(plain, plain, source), source.column("flip_angle_deg"), source)
+        unit = 1 / _steady_state(*_relaxation(plain, plain, plain, source), source.column("flip_angle_deg"), source)
         amount = F.softplus(4 * (fine[:, 0] + (4 * middle).clamp(0, 1))) / 4 * unit
         share = torch.sigmoid(4 * fine[:, 1] + 6 * (0.55 - middle))
         return PseudoMaps(
             water=amount * (1 - share),
             fat=amount * share,
             log_t1=0.4 * torch.tanh(fine[:, 2]),
-            log_t2_star=2.0 * torch.tanh(fine[:, 3]),
+            log_t2_star=_between_ends(2.0 * fine[:, 3], *_LOG_T2_STAR),
+            t1_rise=0.4 * torch.tanh(fine[:, 4]),
             transmit=0.3 * torch.tanh(coarse[:, 0]),
             receive=torch.exp(1.5 * torch.tanh(coarse[:, 1])),
             residual_fat=0.8 * torch.tanh(coarse[:, 2]),
@@ -249,7 +262,7 @@ class SignalDecoder(nn.Module):
         field = protocols.column("field_strength_t")
         exponent = 0.68 + _STYLE_SPEED * self.transmit_exponent
         flip = protocols.column("flip_angle_deg") * (1 + maps.transmit * (field / 1.5) ** exponent)
-        water = _steady_state(*_relaxation(maps.log_t1, maps.log_t2_star, protocols), flip, protocols)
+        water = _steady_state(*_relaxation(maps.log_t1, maps.log_t2_star, maps.t1_rise, protocols), flip, protocols)
         fat = _steady_state(_between(FAT_T1_MS, field), _between(FAT_T2_STAR_MS, field), flip, protocols)
         left = protocols.models @ self.fat_left + protocols.options @ self.fat_left_by_options
         left = torch.sigmoid(_STYLE_SPEED * left)[:, None, None]
@@ -305,10 +318,24 @@ def suppresses_fat(scan_options: str | None) -> bool:
     return scan_options is None or any(option in ("FS", "SFS") for option in scan_options.split("\\"))
 
 
-def _relaxation(log_t1: Tensor, log_t2_star: Tensor, protocols: Protocols) -> tuple[Tensor, Tensor]:
+def _relaxation(log_t1: Tensor, log_t2_star: Tensor, t1_rise: Tensor, protocols: Protocols) -> tuple[Tensor, Tensor]:
+    """T1 and T2* of water in ms at the field of the protocols.
+
+    T1 grows with a power of the field, each tissue with its own (Bottomley et al., Med Phys 1984;11:425). A T2* shorter
+    than the reference is due to susceptibility, whose rate grows in proportion to the field (Yablonskiy & Haacke, Magn
+    Reson Med 1994;32:749).
+    """
     field = protocols.column("field_strength_t")
     t1, t2_star = _between(_REFERENCE.t1_ms, field), _between(_REFERENCE.t2_star_ms, field)
-    return t1 * torch.exp(log_t1), t2_star * torch.exp(log_t2_star)
+    at_1_5_t = _REFERENCE.t2_star_ms[0]
+    susceptibility = (torch.exp(-log_t2_star.clamp(max=0)) - 1) / at_1_5_t * (field / 1.5)
+    rate = torch.exp(-log_t2_star.clamp(min=0)) / t2_star + susceptibility
+    return t1 * torch.exp(log_t1 + t1_rise * torch.log2(field / 1.5)), 1 / rate
+
+
+def _between_ends(values: Tensor, low: float, high: float) -> Tensor:
+    """Bend values into a range that has 0 inside, with slope 1 there."""
+    return torch.where(values < 0, -low * torch.tanh(values / -low), high * torch.tanh(values / high))
 
 
 def _steady_state(t1_ms: Tensor, t2_star_ms: Tensor, flip_angle_deg: Tensor, protocols: Protocols) -> Tensor:

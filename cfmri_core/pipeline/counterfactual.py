@@ -185,10 +185,20 @@ def _provenance(
     return {
         **made_by(editor),
         **_settings(request, is_null=bool(torch.equal(*map(editor.spec.encode, (factual, requested))))),
+        **_fitted(editor, factual, requested),
         "factual": factual.as_dict(),
         "requested": requested.as_dict(),
         "changes": {name: list(values) for name, values in factual.differences(requested).items()},
     }
+
+
+def _fitted(editor: AnyEditor, factual: AcquisitionParameters, requested: AcquisitionParameters) -> dict[str, Any]:
+    """What the editor knows of the two scanners from a site's own scans, if anything."""
+    if not isinstance(editor, DirectEditor) or not editor.scanners.scans:
+        return {}
+    models = {one.manufacturer_model for one in (factual, requested)}
+    scans = {model: count for model, count in editor.scanners.scans.items() if model in models}
+    return {"scanner_fit": {"log_fat_change": editor.scanners.fat_change(factual, requested), "scans": scans}}
 
 
 def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:

@@ -87,13 +87,16 @@ def _edit_directly(
     if torch.equal(*map(editor.spec.encode, (factual, requested))) and request.keeps_unexplained:
         return images.clone()
     with torch.inference_mode():
-        maps = _read_maps(images, factual, editor, progress).steadied(torch.tensor(STEADYING))
+        maps = read_maps(images, factual, editor, progress)
         before, after = factual.slice_thickness_mm, requested.slice_thickness_mm
         thick = maps
         if before is not None and after is not None:
             thick = maps.with_thickness(before, after, placement.slice_distance_mm)
+        thick = thick.with_more_fat_left(editor.scanners.fat_change(factual, requested))
         edited, shown = _shown(thick, requested, editor), _shown(maps, factual, editor)
         ratio = editor.noise_ratio(factual, requested)
+        if request.noise_used == "renew":
+            edited = editor.sharpened(edited, factual)
         edited = _with_noise(images, shown, edited, ratio, request, placement)
     progress(len(images) + 1, len(images) + 1, "showing them under the requested protocol")
     return edited
@@ -113,10 +116,19 @@ def _with_noise(
     return noise.renewed(edited, ratio, request.seed, placement.first_slice)
 
 
-def _read_maps(images: Tensor, factual: AcquisitionParameters, editor: DirectEditor, progress: Progress) -> PseudoMaps:
+def read_maps(
+    images: Tensor, factual: AcquisitionParameters, editor: DirectEditor, progress: Progress = silent
+) -> PseudoMaps:
     """Read the maps of one volume, as the mean of what the slices and their mirror images tell.
 
-    They are kept off the device, where only one batch of slices has to fit.
+    Args:
+        images: As for `edit_images`.
+        factual: Their acquisition parameters.
+        editor: Trained editor.
+        progress: Called per batch of slices.
+
+    Returns:
+        Maps on the CPU: only one batch of slices has to fit on the device.
     """
     seen = with_neighbours(images)
 
@@ -126,7 +138,7 @@ def _read_maps(images: Tensor, factual: AcquisitionParameters, editor: DirectEdi
         progress(batch.rows.stop, len(images) + 1, "reading maps")
         return maps.averaged(mirrored.mirrored()).to("cpu")
 
-    return PseudoMaps.joined(in_batches(read, images))
+    return PseudoMaps.joined(in_batches(read, images)).steadied(torch.tensor(STEADYING))
 
 
 def _shown(maps: PseudoMaps, parameters: AcquisitionParameters, editor: DirectEditor) -> Tensor:

@@ -55,8 +55,9 @@ METHODS: Mapping[str, Method] = {
 DEFAULT_METHOD, WITHOUT_PAIRS = "fast", "inversion"
 #: What can be done with the source's noise: bring it to the level that the requested protocol has; keep it (what is
 #: finer than the network sees then follows the contrast around it, like all fine detail); put noise of the requested
-#: level in its place, as another scan would; or remove it. The last two show only what the maps explain, and of what is
-#: finer than the network sees only what stands out of the noise.
+#: level in its place, and give back the sharpness that noise cost the maps, as another scan would look; or remove it.
+#: The last two show only what the maps explain, and of what is finer than the network sees only what stands out of the
+#: noise.
 SOURCE_NOISE = METHODS["fast"].source_noise
 AnyEditor = Editor | DirectEditor
 

@@ -2,7 +2,8 @@
 
 `DEFAULT` is what every shipped model was trained on. `SHIFTED` is for evaluation only: other coils, more noise, other
 looks of the same scanner models, and tissue values of other sources. A model that does as well there has
-learned more than one simulator's habits.
+learned more than one simulator's habits. It also stands for a site whose scanners `cfmri calibrate scanners` gets to
+know from scans of other subjects.
 """
 
 from __future__ import annotations

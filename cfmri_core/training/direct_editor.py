@@ -23,6 +23,7 @@ from cfmri_core.pipeline.support import fit_training_support, write_training_sup
 from cfmri_core.progress import Progress, silent
 from cfmri_core.training.card import model_card
 from cfmri_core.training.loop import Schedule, train
+from cfmri_core.training.lost_sharpness import measure_lost_sharpness
 
 #: Share of factual attributes that are hidden, because headers are incomplete.
 HIDDEN_ATTRIBUTE_SHARE = 0.05
@@ -96,6 +97,7 @@ def train_direct_editor(
         resume=resume,
         progress=progress,
     )
+    measure_lost_sharpness(editor, held_back)
     command = f"cfmri train direct-editor {data} --preset {preset} --iterations {iterations} "
     command += f"--batch-size {batch_size} --seed {seed}" + (f" --start-from {start_from}" if start_from else "")
     folder = output / "model"

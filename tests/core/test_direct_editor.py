@@ -66,6 +66,12 @@ def test_what_was_trained_can_be_used_to_edit(data, trained):
     assert evidence["model"] == {"kind": "direct_editor", "sha256": editor.sha256, "preset": "tiny"}
 
 
+def test_training_ends_with_the_sharpness_that_the_maps_lose(trained):
+    lost = DirectEditor.load(trained).network.decoder.lost_sharpness
+    assert torch.isfinite(lost).all()
+    assert lost.max() > 0
+
+
 def test_it_learns_from_its_own_edits_on_the_scale_of_real_scans(data, monkeypatch):
     monkeypatch.setattr(training, "EDITED_SHARE", 1.0)
     subjects = load_renderings(list_studies(data), 128)
@@ -92,7 +98,7 @@ def test_training_goes_on_from_a_model_with_its_encoding(data, trained, tmp_path
     second = train_direct_editor(data, tmp_path / "second", iterations=1, batch_size=2, start_from=trained)
     further = DirectEditor.load(second)
     assert further.spec == start.spec
-    before, after = (editor.network.state_dict() for editor in (start, further))
+    before, after = (dict(editor.network.named_parameters()) for editor in (start, further))
     steps = [float((after[name] - before[name]).abs().max()) for name in before]
     assert 0 < max(steps) < 0.1
     assert f"--start-from {trained}" in (second / "README.md").read_text()

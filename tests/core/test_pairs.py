@@ -30,6 +30,7 @@ def test_renderings_can_be_compared_on_one_scale(studies):
     subject = load_renderings(studies, 128)[0]
     own, other = subject.clean_in_units_of(0, [0, 1], 1)
     assert torch.equal(own, subject.clean[0, 1].float())
+    assert torch.equal(subject.clean_in_units_of(0, [0, 1], slice(None))[:, 1], torch.stack([own, other]))
     back = (other * subject.span[0] + subject.low[0] - subject.low[1]) / subject.span[1]
     torch.testing.assert_close(back, subject.clean[1, 1].float(), atol=1e-4, rtol=0)
 

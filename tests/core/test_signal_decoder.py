@@ -56,6 +56,26 @@ def test_suppression_takes_fat_away_and_leaves_water(decoder):
     np.testing.assert_allclose(shown(decoder, water, suppressed), shown(decoder, water, PLAIN), rtol=1e-5)
 
 
+def test_short_t2_star_is_due_to_susceptibility_and_halves_when_the_field_doubles(decoder):
+    """As in the lung, where little of the slower decay of water itself is left."""
+    short = uniform(water=1.0, log_t2_star=math.log(1.0 / WATER_POOLS[Tissue.FIBROGLANDULAR].t2_star_ms[0]))
+    early, late = (PLAIN.replaced({"echo_time_ms": echo}) for echo in (1.0, 2.0))
+
+    def decay(field):
+        images = [shown(decoder, short, one.replaced({"field_strength_t": field})).mean() for one in (early, late)]
+        return images[1] / images[0]
+
+    assert decay(1.5) == pytest.approx(math.exp(-1.0), rel=1e-3)
+    assert decay(3.0) == pytest.approx(math.exp(-2.0), rel=0.05)
+
+
+def test_a_tissue_whose_t1_grows_faster_gets_darker_at_3_t(decoder):
+    plain, rising = uniform(water=1.0), uniform(water=1.0, t1_rise=0.16)
+    at_3_t = PLAIN.replaced({"field_strength_t": 3.0})
+    np.testing.assert_allclose(shown(decoder, rising, PLAIN), shown(decoder, plain, PLAIN), rtol=1e-6)
+    assert shown(decoder, rising, at_3_t).mean() < 0.95 * shown(decoder, plain, at_3_t).mean()
+
+
 def one_bright_slice(of=7):
     values = {name: torch.zeros(of, 2, 2) for name in PseudoMaps.__dataclass_fields__}
     values["water"] = torch.zeros(of, 2, 2)
