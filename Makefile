@@ -129,8 +129,8 @@ evaluate-shifted: .venv/.runtime
 # The same patients, once the editor has seen 160 scans of others there, each acquired once and without labels.
 evaluate-fitted: evaluate-shifted
 	$(SIMULATED) studies/site --subjects 160 --seed 130000 --slab-mm 16 --setting shifted
-	rm -rf studies/site-models && cp -r cfmri_core/weights studies/site-models
-	$(BIN)/cfmri calibrate scanners studies/site --model studies/site-models
+	rm -rf studies/site-models
+	$(BIN)/cfmri calibrate scanners studies/site --output studies/site-models
 	$(EVALUATED) studies/evaluation-shifted --suite edit --case cross-vendor --case decorrelated \
 		--method fast --method "fast, noise removed" --model studies/site-models \
 		--json results/edit-fitted.json --report results/edit-fitted.html $(EVALUATE)

@@ -105,7 +105,8 @@ def calibrate_edits_command(
 @app.command("scanners")
 def calibrate_scanners_command(
     data: Annotated[Path, typer.Argument(help="Scans of your scanners, two models or more; no labels, no pairs.")],
-    model: Models,
+    output: Annotated[Path, typer.Option(help="New folder: a copy of the models, with what was learned.")],
+    model: Annotated[Path | None, typer.Option(help="Folder that holds the models; those shipped if absent.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many scans.", min=1)] = None,
     simulated: Annotated[int, typer.Option(help="Simulated scans to compare with.", min=10)] = 120,
     device: Device = "auto",
@@ -114,19 +115,23 @@ def calibrate_scanners_command(
     """Learn from your own scans how much fat each of your scanners leaves, for edits with method fast.
 
     One number for each scanner model. Scans that cannot be read, name no model or show no breast are left out.
+    Use the copy as --model, or as CFMRI_MODELS.
     """
     from tempfile import TemporaryDirectory
 
     from cfmri_core.data.studies import list_studies
+    from cfmri_core.io.atomic import require_empty
     from cfmri_core.models.direct_editor import DirectEditor
-    from cfmri_core.models.model_folder import locate_model
+    from cfmri_core.models.model_folder import copy_models, locate_model
     from cfmri_core.models.segmenter import Segmenter
     from cfmri_core.pipeline.scanner_fit import contrasts_by_model, fit_scanners, require_comparable
     from cfmri_core.progress import prefixed
     from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 
-    folder, on = locate_model("direct_editor", model), resolved_device(device)
-    editor, segmenter = DirectEditor.load(folder, on), Segmenter.load(locate_model("segmenter", model), on)
+    require_empty(output)
+    on = resolved_device(device)
+    editor = DirectEditor.load(locate_model("direct_editor", model), on)
+    segmenter = Segmenter.load(locate_model("segmenter", model), on)
     with progress_shown() as progress, TemporaryDirectory() as temporary:
         scans, left_out = contrasts_by_model(list_studies(data)[:limit], editor, segmenter, progress)
         require_comparable(scans, left_out)
@@ -136,7 +141,8 @@ def calibrate_scanners_command(
         )
         expected, _ = contrasts_by_model(list_studies(Path(temporary)), editor, segmenter, progress)
     fitted = fit_scanners(scans, expected)
-    fitted.write(folder, editor.sha256)
+    copy_models(model, output)
+    fitted.write(locate_model("direct_editor", output), editor.sha256)
     rows = [("scanner model", "scans", "fat left, times what was assumed")]
     rows += [(name, str(count), f"{exp(fitted.log_fat_left[name]):.2f}") for name, count in fitted.scans.items()]
     emit({**vars(fitted), "left_out": left_out}, json, table(rows) + f"\nScans left out: {left_out}")

@@ -39,8 +39,8 @@ from cfmri_core.dicom.provenance import (
     source_image_item,
 )
 from cfmri_core.dicom.read import Series
-from cfmri_core.errors import GeometryError, RequestError
-from cfmri_core.io.atomic import atomic_folder
+from cfmri_core.errors import GeometryError
+from cfmri_core.io.atomic import atomic_folder, require_empty
 from cfmri_core.io.json_text import json_text
 from cfmri_core.volume import Volume
 
@@ -169,16 +169,6 @@ def write_derived_series(
             _save(partial / f"{k + 1:04d}.dcm", image)
         (partial / EVIDENCE_NAME).write_text(json_text(evidence), encoding="utf-8")
     return folder
-
-
-def require_empty(folder: Path) -> None:
-    """Refuse an output folder that would lose something.
-
-    Raises:
-        RequestError: It is a file, or a folder that is not empty.
-    """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise RequestError(f"{folder}: exists already; nothing was written.", "Give a new or empty output folder.")
 
 
 def box_in(whole: Volume, part: Volume) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cfmri_core.errors import ResourceError
+from cfmri_core.errors import RequestError, ResourceError
 
 
 @contextlib.contextmanager
@@ -60,6 +60,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 os.replace(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse an output folder that would lose something.
+
+    Raises:
+        RequestError: It is a file, or a folder that is not empty.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise RequestError(f"{folder}: exists already; nothing was written.", "Give a new or empty output folder.")
 
 
 def flush(path: Path) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 
 from cfmri_core import __version__
 from cfmri_core.acquisition import PARAMETERS, AcquisitionParameters, AcquisitionRecord
-from cfmri_core.dicom.derive import PixelScale, box_in, require_empty, write_derived_series
+from cfmri_core.dicom.derive import PixelScale, box_in, write_derived_series
 from cfmri_core.dicom.parser import SYNTHETIC_DATA
 from cfmri_core.dicom.provenance import Derivation, derivation_description, deterministic_uid
 from cfmri_core.dicom.read import Series, SeriesHeaders, form_grid, read_headers, read_series
 from cfmri_core.dicom.segmentation import SEGMENTS, write_segmentation
 from cfmri_core.errors import DicomReadError, GeometryError, RequestError
-from cfmri_core.io.atomic import write_text
+from cfmri_core.io.atomic import require_empty, write_text
 from cfmri_core.io.json_text import json_text
 from cfmri_core.io.nifti import (
     is_nifti_path,

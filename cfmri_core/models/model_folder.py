@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from cfmri_core.errors import CheckpointError
-from cfmri_core.io.atomic import atomic_folder
+from cfmri_core.io.atomic import atomic_folder, require_empty
 
 FORMAT_VERSION = 1
 #: Folder of a MONAI bundle that holds the model.
@@ -160,6 +161,27 @@ def locate_model(kind: str, root: Path | None = None) -> Path:
         f"Train one with 'cfmri train {kind.replace('_', '-')} DATA --output DIR', or set CFMRI_MODELS to a folder "
         f"that holds '{kind}'.",
     )
+
+
+def copy_models(root: Path | None, output: Path) -> None:
+    """Copy every model that `locate_model` finds into a new folder, each named after its kind.
+
+    Args:
+        root: As for `locate_model`.
+        output: Must not exist, or be empty.
+
+    Raises:
+        RequestError: There is something in ``output``.
+        ResourceError: It cannot be written.
+    """
+    require_empty(output)
+    with atomic_folder(output) as partial:
+        for kind in KINDS:
+            try:
+                found = locate_model(kind, root)
+            except CheckpointError:
+                continue
+            shutil.copytree(found, partial / kind)
 
 
 def _for_disk(tensor: Tensor, half: bool) -> Tensor:

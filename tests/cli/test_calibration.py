@@ -7,7 +7,6 @@ import pytest
 
 from cfmri_core.evaluation import calibration, trust_suite
 from cfmri_core.models.direct_editor import DirectEditor
-from cfmri_core.models.model_folder import locate_model
 from cfmri_core.pipeline import counterfactual
 from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 
@@ -55,29 +54,29 @@ def test_without_pairs_edits_cannot_be_calibrated(cfmri, studies, models, tmp_pa
 
 def test_scanners_are_fitted_to_scans_without_labels_or_pairs(cfmri, tmp_path):
     models, scans = tmp_path / "models", tmp_path / "scans"
-    for kind in ("direct_editor", "segmenter"):
-        shutil.copytree(locate_model(kind), models / kind)
     for number, model in enumerate(("Avanto", "TrioTim"), 1):
         maker = {"manufacturer": "SIEMENS", "manufacturer_model": model}
         simulate_dataset(tmp_path / model, 1, 600 + number, StudyPlan(slab_mm=16, changes=maker))
         shutil.copytree(tmp_path / model / "sub-0001", scans / f"sub-000{number}")
-    here = ("--model", models, "--device", "cpu", "--simulated", 10)
     shutil.copytree(scans / "sub-0001", scans / "sub-0003")
     for image in (scans / "sub-0003" / "dicom").iterdir():
         image.write_bytes(image.read_bytes()[:400])
-    learned = cfmri("calibrate", "scanners", scans, *here, "--json").json()
+    learned = cfmri(
+        "calibrate", "scanners", scans, "--output", models, "--device", "cpu", "--simulated", 10, "--json"
+    ).json()
     assert learned["scans"] == {"Avanto": 1, "TrioTim": 1}
     assert learned["left_out"] == 1
     assert all(abs(value) < 1 for value in learned["log_fat_left"].values())
     assert DirectEditor.load(models / "direct_editor").scanners.log_fat_left == learned["log_fat_left"]
+    assert (models / "iap_predictor" / "model.json").is_file()
+    again = cfmri("calibrate", "scanners", scans, "--output", models, "--device", "cpu")
+    assert again.code == 2
+    assert "exists already" in again.err
 
 
 def test_one_scanner_model_cannot_be_compared(cfmri, tmp_path):
     simulate_dataset(tmp_path / "scans", 1, 600, StudyPlan(slab_mm=16))
-    models = tmp_path / "models"
-    for kind in ("direct_editor", "segmenter"):
-        shutil.copytree(locate_model(kind), models / kind)
-    outcome = cfmri("calibrate", "scanners", tmp_path / "scans", "--model", models, "--device", "cpu")
+    outcome = cfmri("calibrate", "scanners", tmp_path / "scans", "--output", tmp_path / "models", "--device", "cpu")
     assert outcome.code == 2
     assert "two models" in outcome.err
-    assert not (models / "direct_editor" / "scanners.json").exists()
+    assert not (tmp_path / "models").exists()
