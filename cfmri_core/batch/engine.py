@@ -30,6 +30,7 @@ from cfmri_core.io.atomic import write_text
 from cfmri_core.io.json_text import json_text, plain
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.model_folder import locate_model
+from cfmri_core.models.scanners import identity_of
 from cfmri_core.pipeline.method import METHODS
 from cfmri_core.progress import Progress, silent
 
@@ -119,7 +120,7 @@ class Batch:
             CheckpointError: There is no model for an edit.
         """
         editors = {METHODS[edit.request.method].model for edit in self._edits}
-        models = {kind: weights_sha256(locate_model(kind, self._job.models)) for kind in sorted(editors)}
+        models = {kind: identity_of(locate_model(kind, self._job.models)) for kind in sorted(editors)}
         for kind in ("iap_predictor", "segmenter"):
             with contextlib.suppress(CheckpointError):  # an absent judge is no error
                 models[kind] = weights_sha256(locate_model(kind, self._job.models))

@@ -17,9 +17,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-#: Simulated scans to compare with: a slab is enough, and no study uses these subjects.
-_SIMULATED_SLAB_MM, _SIMULATED_SEED = 16.0, 132_000
-
 Models = Annotated[Path, typer.Option(help="Folder that holds the model folders; they receive the statistics.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first so many subjects.", min=1)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -114,35 +111,27 @@ def calibrate_scanners_command(
 ) -> None:
     """Learn from your own scans how much fat each of your scanners leaves, for edits with method fast.
 
-    One number for each scanner model. Scans that cannot be read, name no model or show no breast are left out.
-    Use the copy as --model, or as CFMRI_MODELS.
+    One number for each scanner model, in place of any learned before. Scans that cannot be read, name no model, do not
+    suppress fat or show no breast are left out. Use the copy as --model, or as CFMRI_MODELS.
     """
-    from tempfile import TemporaryDirectory
-
     from cfmri_core.data.studies import list_studies
     from cfmri_core.io.atomic import require_empty
     from cfmri_core.models.direct_editor import DirectEditor
-    from cfmri_core.models.model_folder import copy_models, locate_model
+    from cfmri_core.models.model_folder import copied_models, locate_model
     from cfmri_core.models.segmenter import Segmenter
-    from cfmri_core.pipeline.scanner_fit import contrasts_by_model, fit_scanners, require_comparable
-    from cfmri_core.progress import prefixed
-    from cfmri_core.simulation.study import StudyPlan, simulate_dataset
+    from cfmri_core.pipeline.scanner_fit import fit_scanners, simulated_contrasts, site_contrasts
 
     require_empty(output)
     on = resolved_device(device)
     editor = DirectEditor.load(locate_model("direct_editor", model), on)
     segmenter = Segmenter.load(locate_model("segmenter", model), on)
-    with progress_shown() as progress, TemporaryDirectory() as temporary:
-        scans, left_out = contrasts_by_model(list_studies(data)[:limit], editor, segmenter, progress)
-        require_comparable(scans, left_out)
-        like_training = StudyPlan(slab_mm=_SIMULATED_SLAB_MM)
-        simulate_dataset(
-            Path(temporary), simulated, _SIMULATED_SEED, like_training, progress=prefixed(progress, "simulating")
-        )
-        expected, _ = contrasts_by_model(list_studies(Path(temporary)), editor, segmenter, progress)
-    fitted = fit_scanners(scans, expected)
-    copy_models(model, output)
-    fitted.write(locate_model("direct_editor", output), editor.sha256)
-    rows = [("scanner model", "scans", "fat left, times what was assumed")]
-    rows += [(name, str(count), f"{exp(fitted.log_fat_left[name]):.2f}") for name, count in fitted.scans.items()]
-    emit({**vars(fitted), "left_out": left_out}, json, table(rows) + f"\nScans left out: {left_out}")
+    with progress_shown() as progress:
+        site = site_contrasts(list_studies(data)[:limit], editor, segmenter, progress)
+        expected = simulated_contrasts(site.parameters, simulated, editor, segmenter, progress)
+    fitted = fit_scanners(site.contrasts, expected)
+    with copied_models(model, output) as copy:
+        fitted.write(copy / "direct_editor", editor.sha256)
+    rows = [("scanner model", "patients", "fat left, times what was assumed")]
+    rows += [(name, str(count), f"{exp(fitted.log_fat_left[name]):.2f}") for name, count in fitted.patients.items()]
+    rows += [(f"left out: {reason}", str(count), "") for reason, count in site.left_out.items()]
+    emit({**vars(fitted), "left_out": site.left_out}, json, table(rows))

@@ -66,7 +66,7 @@ class Renderings:
         Returns:
             float32, shape ``(renderings, size, size)``, or ``(renderings, slices, size, size)``.
         """
-        clean = self.clean[renderings][:, slices].float()
+        clean = self.clean[renderings, slices].float()
         place = (-1,) + (1,) * (clean.ndim - 1)
         gain = (self.span[renderings] / self.span[source]).view(place)
         offset = ((self.low[renderings] - self.low[source]) / self.span[source]).view(place)

@@ -83,7 +83,7 @@ class Derivation:
         parts: dict[str, Any] = {key: evidence.get(key) for key in _IDENTITY_KEYS}
         parts |= {"requested": requested.as_dict(), "shape": volume.shape, "origin": np.round(volume.affine[:3, 3], 3)}
         # A map beside the image, of the same edit; what an edit of anatomy was asked for.
-        parts |= {key: evidence[key] for key in ("quantity", "edit", "region_sha256") if key in evidence}
+        parts |= {key: evidence[key] for key in ("quantity", "edit", "region_sha256", "scanner_fit") if key in evidence}
         if not model_sha256(evidence):
             parts["voxels"] = hashlib.sha256(np.ascontiguousarray(volume.voxels).tobytes()).hexdigest()
         return cls(factual, requested, evidence, json_text(parts, indent=None), datetime.now())

@@ -106,7 +106,7 @@ class EditSuite:
     def settings(self) -> Mapping[str, Any]:
         """Models, arms, seed, cases and what each arm learned from."""
         return {
-            "models_sha256": {method: editor.sha256 for method, editor in self.editors.items()},
+            "models_sha256": {method: editor.identity for method, editor in self.editors.items()},
             "scoring_predictor_sha256": self.scorer.sha256 if self.scorer else None,
             "seed": self.seed,
             "kinds": list(self.kinds),

@@ -178,6 +178,16 @@ class DirectEditor(NetworkModel):
         _, protocols = self._encoded([source], 1)
         return sharpened(images, (protocols.models @ self.network.decoder.lost_sharpness)[0].to(images.device))
 
+    def is_null(self, source: AcquisitionParameters, target: AcquisitionParameters) -> bool:
+        """Whether nothing that the editor knows of differs."""
+        is_same = torch.equal(self.spec.encode(source), self.spec.encode(target))
+        return is_same and self.scanners.fat_change(source, target) == 0
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides its results: weights, and what was fitted to scanners."""
+        return self.scanners.identity(self.sha256)
+
     def noise_ratio(self, source: AcquisitionParameters, target: AcquisitionParameters) -> float:
         """Noise under the target's protocol over that under the source's."""
         with torch.inference_mode():

@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
-from cfmri_core.errors import CheckpointError
+from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.io.atomic import atomic_folder, require_empty
 
 FORMAT_VERSION = 1
@@ -163,15 +163,16 @@ def locate_model(kind: str, root: Path | None = None) -> Path:
     )
 
 
-def copy_models(root: Path | None, output: Path) -> None:
-    """Copy every model that `locate_model` finds into a new folder, each named after its kind.
+@contextlib.contextmanager
+def copied_models(root: Path | None, output: Path) -> Iterator[Path]:
+    """Copy every model that `locate_model` finds, each named after its kind; yield the copy before it is in place.
 
     Args:
         root: As for `locate_model`.
-        output: Must not exist, or be empty.
+        output: New folder; it is there only once all is well.
 
     Raises:
-        RequestError: There is something in ``output``.
+        RequestError: There is something in ``output``, or it lies inside a model.
         ResourceError: It cannot be written.
     """
     require_empty(output)
@@ -181,7 +182,10 @@ def copy_models(root: Path | None, output: Path) -> None:
                 found = locate_model(kind, root)
             except CheckpointError:
                 continue
+            if found.resolve() in output.resolve().parents:
+                raise RequestError(f"{output} lies inside the model in {found}.", "Give a folder elsewhere.")
             shutil.copytree(found, partial / kind)
+        yield partial
 
 
 def _for_disk(tensor: Tensor, half: bool) -> Tensor:

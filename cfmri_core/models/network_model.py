@@ -69,6 +69,11 @@ class NetworkModel:
         write_model(folder, self.kind, self.network, self.description(), card, half)
 
     @property
+    def identity(self) -> str:
+        """Digest of all that decides its results; empty for a new model."""
+        return self.sha256
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         device: torch.device = next(self.network.parameters()).device

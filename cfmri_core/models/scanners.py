@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.models.companion import checked_companion, read_companion, write_companion
+from cfmri_core.io.json_text import json_text
+from cfmri_core.models.companion import checked_companion, read_companion, weights_sha256, write_companion
+from cfmri_core.models.signal_decoder import suppresses_fat
 
 FILE_NAME = "scanners.json"
+
+
+def identity_of(folder: Path) -> str:
+    """Digest of a model in a folder together with what was fitted to scanners, without loading it.
+
+    Raises:
+        CheckpointError: It is not a model folder, or what was fitted belongs to other weights.
+    """
+    sha256 = weights_sha256(folder)
+    return Scanners.read(folder, sha256).identity(sha256)
 
 
 @dataclass(frozen=True)
@@ -20,20 +34,29 @@ class Scanners:
     Attributes:
         log_fat_left: By scanner model, the logarithm of the fat that its suppression leaves over what the editor takes
             it to leave. Only differences between scanners count.
-        scans: By scanner model, how many scans that was learned from.
+        patients: By scanner model, how many patients that was learned from.
     """
 
     log_fat_left: Mapping[str, float] = field(default_factory=dict)
-    scans: Mapping[str, int] = field(default_factory=dict)
+    patients: Mapping[str, int] = field(default_factory=dict)
 
     def fat_change(self, source: AcquisitionParameters, target: AcquisitionParameters) -> float:
         """Return what to add to the logarithm of residual fat read off one scanner's scan to show it on another's."""
-        known = [self.log_fat_left.get(one.manufacturer_model or "", 0.0) for one in (source, target)]
-        return known[1] - known[0]
+        return self._known(target) - self._known(source)
+
+    def _known(self, parameters: AcquisitionParameters) -> float:
+        is_concerned = suppresses_fat(parameters.scan_options)
+        return self.log_fat_left.get(parameters.manufacturer_model or "", 0.0) if is_concerned else 0.0
+
+    def identity(self, sha256: str) -> str:
+        """Return a digest of weights together with this, or that of the weights where nothing was fitted."""
+        if not self.patients:
+            return sha256
+        return hashlib.sha256(json_text([sha256, self.log_fat_left], indent=None).encode()).hexdigest()
 
     def write(self, folder: Path, sha256: str) -> Path:
         """Write it beside a model's weights; see `write_companion`."""
-        return write_companion(folder, FILE_NAME, sha256, {"log_fat_left": self.log_fat_left, "scans": self.scans})
+        return write_companion(folder, FILE_NAME, sha256, vars(self))
 
     @classmethod
     def read(cls, folder: Path, sha256: str) -> Self:
@@ -46,5 +69,7 @@ class Scanners:
         if values is None:
             return cls()
         with checked_companion(Path(folder) / FILE_NAME):
-            fat = {str(model): float(value) for model, value in values["log_fat_left"].items()}
-            return cls(fat, {str(model): int(value) for model, value in values["scans"].items()})
+            fat = {str(model): float(value) for model, value in dict(values["log_fat_left"]).items()}
+            if not all(map(math.isfinite, fat.values())):
+                raise ValueError(fat)
+            return cls(fat, {str(model): int(count) for model, count in dict(values["patients"]).items()})

@@ -184,7 +184,7 @@ def _provenance(
     """What was asked of which model."""
     return {
         **made_by(editor),
-        **_settings(request, is_null=bool(torch.equal(*map(editor.spec.encode, (factual, requested))))),
+        **_settings(request, is_null=_is_null(editor, factual, requested)),
         **_fitted(editor, factual, requested),
         "factual": factual.as_dict(),
         "requested": requested.as_dict(),
@@ -194,11 +194,17 @@ def _provenance(
 
 def _fitted(editor: AnyEditor, factual: AcquisitionParameters, requested: AcquisitionParameters) -> dict[str, Any]:
     """What the editor knows of the two scanners from a site's own scans, if anything."""
-    if not isinstance(editor, DirectEditor) or not editor.scanners.scans:
+    if not isinstance(editor, DirectEditor) or not editor.scanners.patients:
         return {}
     models = {one.manufacturer_model for one in (factual, requested)}
-    scans = {model: count for model, count in editor.scanners.scans.items() if model in models}
-    return {"scanner_fit": {"log_fat_change": editor.scanners.fat_change(factual, requested), "scans": scans}}
+    patients = {model: count for model, count in editor.scanners.patients.items() if model in models}
+    return {"scanner_fit": {"log_fat_change": editor.scanners.fat_change(factual, requested), "patients": patients}}
+
+
+def _is_null(editor: AnyEditor, factual: AcquisitionParameters, requested: AcquisitionParameters) -> bool:
+    if isinstance(editor, DirectEditor):
+        return editor.is_null(factual, requested)
+    return bool(torch.equal(*map(editor.spec.encode, (factual, requested))))
 
 
 def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:

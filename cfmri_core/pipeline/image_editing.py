@@ -84,7 +84,7 @@ def _edit_directly(
     placement: Placement,
     progress: Progress,
 ) -> Tensor:
-    if torch.equal(*map(editor.spec.encode, (factual, requested))) and request.keeps_unexplained:
+    if editor.is_null(factual, requested) and request.keeps_unexplained:
         return images.clone()
     with torch.inference_mode():
         maps = read_maps(images, factual, editor, progress)

@@ -115,7 +115,7 @@ def _kept(
     # An editor that was never saved has no checksum, so nothing tells its results from another's.
     if plan.cache is None or not plan.editor.sha256:
         return make().half().float()  # as exact as the cache, so that a run with it and one without see the same
-    decides = [plan.editor.sha256, scan, request, METHODS[request.method]]
+    decides = [plan.editor.identity, scan, request, METHODS[request.method]]
     key = hashlib.sha256(json_text(decides, indent=None).encode()).hexdigest()
     return read_or_make(plan.cache / key[:2] / f"{key}.npy", shape, make)
 

@@ -97,7 +97,7 @@ def train_direct_editor(
         resume=resume,
         progress=progress,
     )
-    measure_lost_sharpness(editor, held_back)
+    measure_lost_sharpness(editor, held_back, progress)
     command = f"cfmri train direct-editor {data} --preset {preset} --iterations {iterations} "
     command += f"--batch-size {batch_size} --seed {seed}" + (f" --start-from {start_from}" if start_from else "")
     folder = output / "model"

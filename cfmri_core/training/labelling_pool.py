@@ -122,7 +122,7 @@ class LabellingPool:
                 raise RequestError(f"{study.scan_path} has empty slices.", "Crop it to those that show something.")
             return torch.stack(list(views.counterfactuals))
 
-        decides = [editor.sha256, fingerprint(images, acquisition), self.method, protocols]
+        decides = [editor.identity, fingerprint(images, acquisition), self.method, protocols]
         key = hashlib.sha256(json_text(decides, indent=None).encode()).hexdigest()
         shape = torch.Size((len(protocols), *images.shape))
         return Views(images, tuple(read_or_make(cache / f"{key}.npy", shape, make)))

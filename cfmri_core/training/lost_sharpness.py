@@ -11,20 +11,26 @@ from cfmri_core.data.pairs import Renderings
 from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.sharpness import BANDS, band_power
 from cfmri_core.pipeline.image_editing import read_maps
+from cfmri_core.progress import Progress, silent
 
 #: Most that is given back, as a logarithm: beyond it noise would be raised more than tissue.
 _MOST = 0.7
 
 
-def measure_lost_sharpness(editor: DirectEditor, subjects: Sequence[Renderings]) -> None:
+def measure_lost_sharpness(editor: DirectEditor, subjects: Sequence[Renderings], progress: Progress = silent) -> None:
     """Measure it on subjects that were held back from training, and keep it in the editor's decoder.
 
-    For each model, all that its scans are shown as is compared with the truth. Nothing is given back in the lowest
-    band, which holds the contrast of tissues, and to models without a scan.
+    For each model, all that its scans are shown as is compared with the truth. The middle of the lowest band, which
+    holds the contrast of tissues, stays as it is, and so does all of a model without a scan.
+
+    Args:
+        editor: Trained editor; its decoder is changed.
+        subjects: Held-back subjects.
+        progress: Called after each subject.
     """
     models = editor.spec.categories["manufacturer_model"]
     shown, truth = (torch.zeros(len(models), BANDS, dtype=torch.float64) for _ in range(2))
-    for subject in subjects:
+    for number, subject in enumerate(subjects, 1):
         for source in subject.sources:
             model = subject.parameters[source].manufacturer_model
             if model in models:
@@ -32,6 +38,7 @@ def measure_lost_sharpness(editor: DirectEditor, subjects: Sequence[Renderings])
                 for one, true in _shown_and_truth(editor, subject, source):
                     shown[row] += band_power(one)
                     truth[row] += band_power(true)
+        progress(number, len(subjects), "measuring lost sharpness")
     lost = 0.5 * torch.log((truth / shown).nan_to_num(nan=1.0))
     lost[:, 0] = 0
     editor.network.decoder.lost_sharpness.copy_(lost.clamp(0, _MOST))

@@ -64,8 +64,8 @@ def test_scanners_are_fitted_to_scans_without_labels_or_pairs(cfmri, tmp_path):
     learned = cfmri(
         "calibrate", "scanners", scans, "--output", models, "--device", "cpu", "--simulated", 10, "--json"
     ).json()
-    assert learned["scans"] == {"Avanto": 1, "TrioTim": 1}
-    assert learned["left_out"] == 1
+    assert learned["patients"] == {"Avanto": 1, "TrioTim": 1}
+    assert learned["left_out"] == {"cannot be read": 1}
     assert all(abs(value) < 1 for value in learned["log_fat_left"].values())
     assert DirectEditor.load(models / "direct_editor").scanners.log_fat_left == learned["log_fat_left"]
     assert (models / "iap_predictor" / "model.json").is_file()

@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from cfmri_core.errors import CheckpointError
+from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.models.model_folder import (
     KINDS,
     checked_config,
+    copied_models,
     load_weights,
     locate_model,
     read_model,
@@ -169,3 +170,20 @@ def test_half_written_model_leaves_the_earlier_one(folder):
     with pytest.raises(TypeError):
         write_model(folder, "segmenter", network(), {"not": object()}, "")
     assert read_model(folder, "segmenter")[0] == {"channels": [4]}
+
+
+def test_models_are_copied_by_kind_and_are_there_only_once_all_is_well(folder, tmp_path):
+    output = tmp_path / "copy"
+    with pytest.raises(KeyError), copied_models(folder, output):
+        raise KeyError
+    assert not output.exists()
+    with copied_models(folder, output) as partial:
+        (partial / "segmenter" / "more.json").write_text("{}")
+        assert not output.exists()
+    assert [path.name for path in output.iterdir()] == ["segmenter"]
+    assert sorted(path.name for path in (output / "segmenter").iterdir())[-1] == "more.json"
+    assert not (folder / "more.json").exists()
+    with pytest.raises(RequestError, match="exists already"), copied_models(folder, output):
+        pass
+    with pytest.raises(RequestError, match="inside"), copied_models(folder, folder / "new"):
+        pass

@@ -2,19 +2,22 @@
 
 import dataclasses
 import math
+import shutil
 
 import numpy as np
 import pytest
 
+from cfmri_core.data.studies import list_studies
 from cfmri_core.errors import RequestError
 from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.segmenter import Segmenter
 from cfmri_core.pipeline import scanner_fit
-from cfmri_core.pipeline.scanner_fit import fat_contrast, fit_scanners, require_comparable
+from cfmri_core.pipeline.scanner_fit import fat_contrast, fit_scanners, simulated_contrasts, site_contrasts
 from cfmri_core.simulation.anatomy import generate_anatomy
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.simulation.scanner import draw_subject, scan
+from cfmri_core.simulation.study import StudyPlan, simulate_dataset
 
 AVANTO = PRESETS["siemens-avanto-1.5t"]
 
@@ -30,7 +33,7 @@ def test_differences_between_scanners_are_found_and_what_is_common_to_all_is_not
     found = fit_scanners(site, simulated)
     # 0.3, 0.1 and -0.1 more than simulated, of which 0.1 is common.
     assert [found.log_fat_left[model] for model in site] == pytest.approx([0.2, 0.0, -0.2], abs=0.04)
-    assert set(found.scans.values()) == {400}
+    assert set(found.patients.values()) == {400}
 
 
 def test_few_scans_move_it_less():
@@ -46,9 +49,11 @@ def test_a_model_that_is_not_simulated_is_compared_with_all():
     assert found.log_fat_left["Vida"] > 0.05 > found.log_fat_left["Avanto"]
 
 
-def test_scans_of_one_scanner_model_are_refused():
-    with pytest.raises(RequestError, match="1 scanner model"):
-        require_comparable({"Avanto": [-1.0]}, 3)
+def test_twice_the_same_two_scans_are_not_taken_for_certain():
+    """Without spread among the site's few patients the spread of the simulated ones counts."""
+    simulated = contrasts({"Avanto": -1.4, "TrioTim": -1.4}, 60)
+    found = fit_scanners({"Avanto": [-1.0, -1.0], "TrioTim": [-1.5]}, simulated)
+    assert abs(found.log_fat_left["Avanto"]) < 0.15
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +61,15 @@ def models():
     return DirectEditor.load(locate_model("direct_editor")), Segmenter.load(locate_model("segmenter"))
 
 
-@pytest.mark.parametrize("factor", [0.8, 1.15])
-def test_a_scanner_that_leaves_more_fat_is_seen(models, factor):
-    anatomy = generate_anatomy(5, slab_mm=16)
-    subject = draw_subject(anatomy, 5)
-    other = dataclasses.replace(subject, suppression_factor=factor * subject.suppression_factor)
-    plain, changed = (
-        fat_contrast(scan(anatomy, one, AVANTO, noise_seed=1), AVANTO, *models) for one in (subject, other)
-    )
-    assert 0.7 < (changed - plain) / math.log(factor) < 1.6
+@pytest.mark.parametrize("preset", ["siemens-avanto-1.5t", "siemens-trio-3t", "ge-hdx-3t"])
+@pytest.mark.parametrize("seed", [5, 6])
+def test_a_scanner_that_leaves_more_fat_is_seen(models, preset, seed):
+    anatomy, parameters = generate_anatomy(seed, slab_mm=16), PRESETS[preset]
+    subject = draw_subject(anatomy, seed)
+    subjects = [dataclasses.replace(subject, suppression_factor=by * subject.suppression_factor) for by in (0.8, 1.2)]
+    scans = [scan(anatomy, one, parameters, noise_seed=1) for one in subjects]
+    less, more = (fat_contrast(one, parameters, *models) for one in scans)
+    assert 0.7 < (more - less) / math.log(1.2 / 0.8) < 1.4
 
 
 def test_a_scan_without_a_breast_has_no_contrast(models, monkeypatch):
@@ -74,3 +79,30 @@ def test_a_scan_without_a_breast_has_no_contrast(models, monkeypatch):
         scanner_fit, "segment_volume", lambda volume, _: volume.with_voxels(np.zeros(volume.shape, "u1"))
     )
     assert fat_contrast(volume, AVANTO, *models) is None
+
+
+def test_scans_that_tell_nothing_are_counted_by_reason(models, tmp_path):
+    siemens = {"manufacturer": "SIEMENS"}
+    for number, changes in enumerate(
+        (
+            siemens | {"manufacturer_model": "Avanto"},
+            siemens | {"manufacturer_model": "TrioTim"},
+            siemens | {"manufacturer_model": "TrioTim", "scan_options": "PFP"},
+        ),
+        1,
+    ):
+        simulate_dataset(tmp_path / str(number), 1, 600 + number, StudyPlan(slab_mm=16, changes=changes))
+        shutil.copytree(tmp_path / str(number) / "sub-0001", tmp_path / "scans" / f"sub-{number:04d}")
+    studies = list_studies(tmp_path / "scans")
+    found = site_contrasts(studies, *models)
+    assert {model: len(values) for model, values in found.contrasts.items()} == {"Avanto": 1, "TrioTim": 1}
+    assert found.left_out == {"do not suppress fat": 1}
+    simulated = simulated_contrasts(found.parameters, 4, *models)
+    assert {model: len(values) for model, values in simulated.items()} == {"Avanto": 2, "TrioTim": 2}
+    with pytest.raises(RequestError, match=r"1 scanner model.*1 do not suppress fat"):
+        site_contrasts(studies[1:], *models)
+
+
+def test_headers_the_simulator_cannot_scan_are_refused(models):
+    with pytest.raises(RequestError, match="headers"):
+        simulated_contrasts([AVANTO.replaced({"echo_time_ms": None})], 2, *models)

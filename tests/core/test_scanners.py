@@ -1,12 +1,13 @@
 """What is kept about the scanners of a site."""
 
+import numpy as np
 import pytest
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import CheckpointError
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.direct_editor import DirectEditor
-from cfmri_core.models.scanners import FILE_NAME, Scanners
+from cfmri_core.models.scanners import FILE_NAME, Scanners, identity_of
 from cfmri_core.pipeline.counterfactual import edit_volume
 from cfmri_core.pipeline.method import EditRequest
 from cfmri_core.simulation.anatomy import generate_anatomy
@@ -31,10 +32,24 @@ def test_only_the_difference_of_two_scanners_counts():
     assert FITTED.fat_change(AVANTO, AcquisitionParameters()) == pytest.approx(-0.2)
 
 
+def test_what_does_not_suppress_fat_is_not_concerned():
+    unsuppressed = AVANTO.replaced({"scan_options": "PFP"})
+    assert FITTED.fat_change(unsuppressed, AVANTO) == pytest.approx(0.2)
+    assert FITTED.fat_change(AVANTO, unsuppressed) == pytest.approx(-0.2)
+
+
+def test_a_fit_gives_the_same_weights_another_identity():
+    assert Scanners().identity("abc") == "abc"
+    identities = {one.identity("abc") for one in (FITTED, Scanners({"Avanto": 0.1}, {"Avanto": 3}))}
+    assert len(identities | {FITTED.identity("abd"), "abc"}) == 4
+
+
 def test_it_is_loaded_with_the_model_it_was_fitted_for(folder):
     assert DirectEditor.load(folder).scanners == Scanners()
     FITTED.write(folder, DirectEditor.load(folder).sha256)
-    assert DirectEditor.load(folder).scanners == FITTED
+    fitted = DirectEditor.load(folder)
+    assert fitted.scanners == FITTED
+    assert fitted.identity == identity_of(folder) != fitted.sha256
 
 
 def test_that_of_other_weights_is_refused(folder):
@@ -43,8 +58,12 @@ def test_that_of_other_weights_is_refused(folder):
         DirectEditor.load(folder)
 
 
-def test_damage_is_told_by_name(folder):
-    FITTED.write(folder, DirectEditor.load(folder).sha256).write_text("{}")
+@pytest.mark.parametrize("fat", [[], [1], {"Avanto": "much"}, {"Avanto": None}, {"Avanto": float("nan")}])
+def test_damage_is_told_by_name(folder, fat):
+    if not fat:
+        Scanners().write(folder, DirectEditor.load(folder).sha256).write_text("{}")
+    else:
+        Scanners(fat, {}).write(folder, DirectEditor.load(folder).sha256)
     with pytest.raises(CheckpointError, match=FILE_NAME):
         DirectEditor.load(folder)
 
@@ -58,5 +77,19 @@ def test_a_scanner_that_leaves_more_fat_shows_it_brighter(folder):
     editor.scanners = FITTED
     fitted = edit_volume(source, HDXT, EditRequest(changes=changes, source_noise="remove"), editor)
     assert "scanner_fit" not in plain.evidence
-    assert fitted.evidence["scanner_fit"] == {"log_fat_change": pytest.approx(0.3), "scans": dict(FITTED.scans)}
+    assert fitted.evidence["scanner_fit"] == {"log_fat_change": pytest.approx(0.3), "patients": dict(FITTED.patients)}
     assert fitted.volume.voxels.mean() > 1.02 * plain.volume.voxels.mean()
+
+
+def test_an_edit_between_models_that_only_the_fit_knows_is_made(folder):
+    anatomy = generate_anatomy(3, slab_mm=8)
+    vida, sola = (AVANTO.replaced({"manufacturer_model": model}) for model in ("Vida", "Sola"))
+    source = scan(anatomy, draw_subject(anatomy, 3), vida, noise_seed=3)
+    editor = DirectEditor.load(folder)
+    request = EditRequest(changes={"manufacturer_model": "Sola"})
+    assert np.array_equal(edit_volume(source, vida, request, editor).volume.voxels, source.voxels)
+    editor.scanners = Scanners({"Vida": 0.3}, {"Vida": 20})
+    edited = edit_volume(source, vida, request, editor)
+    assert not np.array_equal(edited.volume.voxels, source.voxels)
+    assert edited.evidence["network_evaluations_per_slice"] > 0
+    assert sola.manufacturer_model == edited.requested.manufacturer_model

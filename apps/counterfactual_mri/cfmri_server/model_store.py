@@ -22,13 +22,14 @@ from cfmri_core.errors import CfmriError, CheckpointError, RequestError
 from cfmri_core.io.atomic import atomic_folder, flush, write_text
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.model_folder import locate_model
+from cfmri_core.models.scanners import FILE_NAME as SCANNERS
 
 Model = TypeVar("Model")
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 #: Statistics that may lie beside the weights, see `cfmri_core.models.companion`.
-COMPANIONS = ("support.json", "acceptance.json", "uncertainty.json")
+COMPANIONS = ("support.json", "acceptance.json", "uncertainty.json", SCANNERS)
 
 #: Publications kept of each kind, the one in use included.
 _KEPT = 5
@@ -228,7 +229,7 @@ class LoadedModel(Generic[Model]):
             CheckpointError: It is absent or damaged.
         """
         folder = self.store.folder(self.kind)
-        key = (folder, device, *_stamp(folder / WEIGHTS), *_stamp(folder / DESCRIPTION))
+        key = (folder, device, *(_stamp(folder / name) for name in (WEIGHTS, DESCRIPTION, SCANNERS)))
         with self._lock:
             if self._model is None or key != self._key:
                 self._model, self._key = self._load(folder, device), key

@@ -9,6 +9,7 @@ from cfmri_server.request_schema import CounterfactualParams
 from monailabel.interfaces.datastore import Datastore
 
 from cfmri_core.active_learning.disagreement import CHANGED, counterfactual_disagreement
+from cfmri_core.models.scanners import identity_of
 from cfmri_core.pipeline.method import METHODS
 from cfmri_core.progress import silent
 from cfmri_core.simulation.protocols import PRESETS
@@ -36,7 +37,7 @@ class CounterfactualDisagreement(ImageScoring):
     def model_checksums(self) -> dict[str, str]:
         """Return those of the segmenter and of the editor."""
         kinds = ("segmenter", METHODS[self.models.default_method()].model)
-        return {kind: str(self.models.store.description(kind)["sha256"]) for kind in kinds}
+        return {kind: identity_of(self.models.store.folder(kind)) for kind in kinds}
 
     def prepared(self, datastore: Datastore, device: str) -> Score:
         """Load the segmenter and the editor."""
