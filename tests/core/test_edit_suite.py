@@ -36,7 +36,7 @@ def studies(tmp_path_factory):
 @dataclass
 class NoEditor:
     reach = 0
-    sha256: str = "none"
+    identity: str = "none"
 
 
 POPULATION = ReferencePopulation("default", seeds=(991_001,), slab_mm=6.0)
