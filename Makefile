@@ -11,8 +11,8 @@ DEBIAN_PACKAGES := libgl1 libegl1 libgl1-mesa-dri libxkbcommon0 libdbus-1-3 dico
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted evaluate-fitted evaluate-labels \
-	evaluate-lesion evaluate-structure evaluation-page lesion-weights \
+.PHONY: demo serve test soak lint slicer-event-loop evaluate evaluate-edit evaluate-iap evaluate-shifted \
+	evaluate-fitted evaluate-labels evaluate-lesion evaluate-structure evaluation-page lesion-weights \
 	studies/evaluation segmentation-study active-learning-study lesion-study batch-plan demo-weights debian-packages clean
 
 demo: .venv/.runtime

@@ -12,7 +12,7 @@ from cfmri_core.cli.console import emit, formatted, progress_shown, table
 from cfmri_core.models.device import resolved_device
 
 app = typer.Typer(
-    help="Learn when to believe an edit, and what your scanners are like; written beside the models.",
+    help="Learn when to believe an edit, and what your scanners are like; kept beside the models, or a copy of them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -23,6 +23,7 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.studies import Study
 from cfmri_core.errors import AcquisitionError, DicomReadError, GeometryError, RequestError
 from cfmri_core.io.scan import read_scan
+from cfmri_core.models.conditioning import CONTINUOUS
 from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.scanners import Scanners
 from cfmri_core.models.segmenter import Segmenter
@@ -146,18 +147,17 @@ def simulated_contrasts(
         progress: Called after each subject.
 
     Raises:
-        RequestError: No simulated scan shows a breast to the segmenter, or none could be made.
+        RequestError: No header is complete, or no simulated scan shows a breast to the segmenter.
     """
     found: dict[str, list[float]] = {}
+    needed = (*CONTINUOUS, "field_strength_t")
+    complete = [one for one in parameters if all(getattr(one, name) is not None for name in needed)]
     # Every scanner gets its share, however the scans are sorted.
-    order = np.random.default_rng(_SIMULATED_SEED).permutation(len(parameters))
-    for number in range(subjects):
-        one, seed = parameters[order[number % len(parameters)]], _SIMULATED_SEED + number
+    order = np.random.default_rng(_SIMULATED_SEED).permutation(len(complete))
+    for number in range(subjects if complete else 0):
+        one, seed = complete[order[number % len(complete)]], _SIMULATED_SEED + number
         anatomy = generate_anatomy(seed, slab_mm=_SLAB_MM)
-        try:
-            made = scan(anatomy, draw_subject(anatomy, seed), one, noise_seed=seed)
-        except AcquisitionError:
-            continue
+        made = scan(anatomy, draw_subject(anatomy, seed), one, noise_seed=seed)
         contrast = fat_contrast(made, one, editor, segmenter)
         if contrast is not None:
             found.setdefault(str(one.manufacturer_model), []).append(contrast)
