@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import typer
@@ -18,17 +19,30 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 def emit(data: object, as_json: bool, text: str) -> None:
     """Print a result once: as JSON and nothing else, or as text for people."""
-    typer.echo(json_text(data) if as_json else text)
+    typer.echo(json_text(data) if as_json else printable(text))
 
 
 def note(message: str) -> None:
     """Tell something on standard error."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
 
 
 def warn(message: str) -> None:
     """Tell something on standard error that the user must not overlook."""
-    typer.secho(f"warning: {message}", err=True, fg=typer.colors.YELLOW)
+    typer.secho(f"warning: {printable(message)}", err=True, fg=typer.colors.YELLOW)
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: names of files and what is in their headers come from anywhere."""
+    if text.isprintable():
+        return text
+    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(one) else one for one in text)
+
+
+def _steers(character: str) -> bool:
+    """Whether it is a control, formatting or unpaired character, or separates lines; tab and line feed may."""
+    category = unicodedata.category(character)
+    return character not in "\n\t" and (category.startswith("C") or category in ("Zl", "Zp"))
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
@@ -69,12 +83,12 @@ def progress_shown() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("", total=None)
 
         def update(step: int, total: int, message: str) -> None:
-            bars.update(task, completed=step, total=total, description=message)
+            bars.update(task, completed=step, total=total, description=printable(message))
 
         yield update
 

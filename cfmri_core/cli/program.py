@@ -33,6 +33,7 @@ from cfmri_core.cli import (
     structure,
     training,
 )
+from cfmri_core.cli.console import note
 from cfmri_core.errors import Cancelled, CfmriError, ResourceError
 
 _DEBUG = "--debug"
@@ -120,7 +121,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 def _report(error: BaseException) -> int:
     known = _known(error)
-    print(f"cfmri: {' '.join(str(known).split())}", file=sys.stderr)  # noqa: T201 - the last word before leaving
+    note(f"cfmri: {' '.join(str(known).split())}")
     return known.exit_code
 
 
@@ -146,7 +147,7 @@ def _usage_error(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
     message = " ".join((format_message() if format_message else str(error)).split())
     hint = f"See '{context.command_path} --help'." if context else "See 'cfmri --help'."
-    print(f"cfmri: {message} {hint}", file=sys.stderr)  # noqa: T201 - the last word before leaving
+    note(f"cfmri: {message} {hint}")
     return int(getattr(error, "exit_code", 2))
 
 

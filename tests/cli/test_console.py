@@ -31,3 +31,24 @@ def test_tables_are_aligned():
 
 def test_values_are_short_and_unknown_ones_dashed():
     assert [console.formatted(value) for value in (None, 1.23456, "text", 3)] == ["-", "1.235", "text", "3"]
+
+
+def test_what_is_told_cannot_steer_the_terminal(capsys):
+    hostile = "SIGNA\x1b]0;owned\x07 \x9b2J\u202egnp.exe \udcff"
+    console.emit({}, as_json=False, text=f"model:\t{hostile}\nsecond line")
+    console.note(hostile)
+    console.warn(hostile)
+    told = capsys.readouterr()
+    harmless = "SIGNA�]0;owned� �2J�gnp.exe �"
+    assert told.out == f"model:\t{harmless}\nsecond line\n"
+    assert told.err.splitlines() == [harmless, f"warning: {harmless}"]
+
+
+def test_names_in_any_script_stay_as_they_are():
+    assert console.printable("Brüste\u00a0乳腺 ثدي é\n") == "Brüste\u00a0乳腺 ثدي é\n"
+
+
+def test_a_bar_takes_brackets_for_what_they_are(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with console.progress_shown() as progress:
+        progress(1, 2, "sub-[/red]")
