@@ -40,8 +40,9 @@ VERDICTS = ("accepted", "accepted with warnings", "refused")
 #: File beside the weights of an editor.
 FILE_NAME = "acceptance.json"
 
-#: A predicted value of an untouched parameter may move by this share of its trained range.
-UNTOUCHED_SHARE = 0.05
+#: Share of perfect edits that an anatomy measure may find wanting, all measures together.
+_FALSE_ALARM_SHARE = 0.05
+_ANATOMY_MEASURES = 3
 #: A failure this many times beyond its limit refuses the edit instead of warning of it.
 _REFUSAL_FACTOR = 2.0
 #: A voxel is changed in structure if no local contrast map explains this much of it, in normalised units, beyond noise.
@@ -148,7 +149,7 @@ def judge_edit(
         before, after = (predict_acquisition(volume, judges.predictor) for volume in (source, result))
         read = [
             _requested(after, factual, requested, error),
-            _untouched(before, after, factual, requested, judges.predictor.spec),
+            _untouched(before, after, factual, requested, error, judges.predictor.spec),
         ]
         findings += read if _can_be_told(requested, judges.trained_on) else [_untold(read)]
     if judges.segmenter is None:
@@ -188,20 +189,18 @@ def fibroglandular_share(volume: Volume, segmenter: Segmenter) -> float | None:
     return _share(labels)
 
 
-def fit_anatomy_limits(
-    truths: Iterable[tuple[Volume, Volume]], segmenter: Segmenter | None, share: float = 0.95
-) -> AnatomyLimits:
+def fit_anatomy_limits(truths: Iterable[tuple[Volume, Volume]], segmenter: Segmenter | None) -> AnatomyLimits:
     """Measure what another acquisition of the same anatomy gives, so that an edit need not be better than that.
 
     The limits are one-sided prediction limits of one more subject, taken as normal: the fewer subjects, the
-    wider. A single subject gives the default.
+    wider. Together they find 5 % of perfect edits wanting (Bonferroni). A single subject gives the default.
 
     Args:
         truths: Per validation subject, the source and the same anatomy truly acquired otherwise, with its
             own noise if possible: an edit has noise too.
         segmenter: Labels tissue; without it the tissue limit stays the default.
-        share: Share of subjects whose truth keeps within each limit.
     """
+    share = 1 - _FALSE_ALARM_SHARE / _ANATOMY_MEASURES
     default = AnatomyLimits()
     agreements, structural, tissue = [], [], []
     for source, truth in truths:
@@ -317,12 +316,15 @@ def _untouched(
     after: Predicted,
     factual: AcquisitionParameters,
     requested: AcquisitionParameters,
+    error: PredictionError,
     spec: ConditionSpec,
 ) -> _Findings:
-    findings = _Findings({"untouched_moved_by": {}})
-    for name in ATTRIBUTES:
-        if name in factual.differences(requested) or not {name} <= before.keys() & after.keys():
-            continue
+    """Compare predictions before and after: what was not asked for may move by as much as the predictor errs."""
+    kept = set(ATTRIBUTES) - set(factual.differences(requested))
+    names = [name for name in ATTRIBUTES if name in kept & before.keys() & after.keys()]
+    ratios = error.moves(before, after, names)
+    findings = _Findings({"untouched_moved_by": {}, "untouched_moved_in_limits": ratios})
+    for name in names:
         old, new = before[name]["value"], after[name]["value"]
         if name in spec.ranges:
             low, high = spec.ranges[name]
@@ -331,7 +333,7 @@ def _untouched(
         else:
             moved, words = float(new != old), f"from '{old}' to '{new}'"
         findings.measures["untouched_moved_by"][name] = round(moved, 4)
-        if moved > UNTOUCHED_SHARE and not _is_nearer(new, old, getattr(factual, name)):
+        if ratios.get(name, 0.0) > 1 and not _is_nearer(new, old, getattr(factual, name)):
             findings.warnings.append(f"{name} was not to be changed; its predicted value moved {words}.")
     return findings
 

@@ -56,6 +56,14 @@ class PredictionError:
         found = {name: self._ratio(name, predicted, getattr(stated, name)) for name in names}
         return {name: ratio for name, ratio in found.items() if ratio is not None}
 
+    def moves(self, before: Predicted, after: Predicted, names: Iterable[str]) -> dict[str, float]:
+        """Return how far predictions lie from earlier ones, 1 where they would contradict a header that says so.
+
+        What is not told from the image is left out, as in `ratios`.
+        """
+        found = {name: self._ratio(name, after, before[name]["value"]) for name in names}
+        return {name: ratio for name, ratio in found.items() if ratio is not None}
+
     def judge_header(self, predicted: Predicted, header: AcquisitionParameters) -> Verdict:
         """Judge whether a header is at odds with the image."""
         ratios = self.ratios(predicted, header, ATTRIBUTES)

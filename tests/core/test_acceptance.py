@@ -99,6 +99,25 @@ def test_an_untouched_parameter_that_is_now_read_correctly_is_no_fault(monkeypat
     assert found.measures["untouched_moved_by"]["repetition_time_ms"] > 0.05
 
 
+def test_an_untouched_parameter_may_move_by_as_much_as_the_predictor_errs(monkeypatch):
+    error = PredictionError({"slice_thickness_mm": 0.35, "echo_time_ms": 0.15, "scan_options": 0.05}, 10)
+    wanted = GE.replaced({"echo_time_ms": 1.36})
+    for after, reasons in (({"slice_thickness_mm": 1.7, "flip_angle_deg": 7.0}, 0), ({"slice_thickness_mm": 1.6}, 1)):
+        answering(monkeypatch, read_off(GE), read_off(wanted, **after))
+        found = judged(RECONTRASTED, wanted, predictor=breasts.small_predictor(), error=error)
+        assert len(found.reasons) == reasons
+    assert found.measures["untouched_moved_in_limits"]["slice_thickness_mm"] == pytest.approx(0.4 / 0.35)
+    assert "flip_angle_deg" not in found.measures["untouched_moved_in_limits"]
+
+
+def test_a_prediction_that_no_scanner_could_have_is_judged_all_the_same(monkeypatch):
+    before = read_off(GE)
+    before["slice_thickness_mm"] = {**before["slice_thickness_mm"], "value": -0.2}
+    answering(monkeypatch, before, read_off(GE, echo_time_ms=1.36, slice_thickness_mm=1.0))
+    found = judged(RECONTRASTED, GE.replaced({"echo_time_ms": 1.36}), predictor=breasts.small_predictor())
+    assert found.measures["untouched_moved_in_limits"]["slice_thickness_mm"] > 1
+
+
 def test_what_the_predictor_cannot_tell_is_left_open(monkeypatch):
     answering(monkeypatch, read_off(GE), read_off(GE))
     error = PredictionError(dict.fromkeys(breasts.SPEC.blocks), 10)
