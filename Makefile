@@ -152,7 +152,7 @@ evaluation-page: .venv/.runtime
 	$(BIN)/cfmri evaluation-page results EVALUATION.md
 
 studies/evaluation: .venv/.runtime results/edit-targets.json
-	$(SIMULATED) $@ --subjects $(EVALUATION_PATIENTS) --seed 70000 --slab-mm 30 --paired results/edit-targets.json
+	$(SIMULATED) $@ --subjects $(EVALUATION_PATIENTS) --seed 76000 --slab-mm 30 --paired results/edit-targets.json
 
 # Does counterfactual augmentation pay? 75 short trainings: some hours on two cores. A study that was stopped goes on; two
 # processes share it when the last command gets --part 1/2 in one and --part 2/2 in the other.
