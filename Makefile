@@ -108,7 +108,11 @@ EVALUATED := $(BIN)/cfmri evaluate
 evaluate: evaluate-edit evaluate-fitted evaluate-iap evaluate-lesion evaluate-structure evaluation-page
 
 evaluate-edit: studies/evaluation
-	$(EVALUATED) studies/evaluation --suite edit --json results/edit.json --report results/edit.html $(EVALUATE)
+	$(EVALUATED) studies/evaluation --suite edit --case cross-vendor --case decorrelated \
+		--json results/edit.json --report results/edit.html $(EVALUATE)
+	$(EVALUATED) studies/evaluation --suite edit --case "single echo_time_ms" --case "single repetition_time_ms" \
+		--case "single flip_angle_deg" --case "single slice_thickness_mm" --case "single field_strength_t" \
+		--method fast --method inversion --json results/edit-single.json --report results/edit-single.html $(EVALUATE)
 
 evaluate-iap: studies/evaluation
 	$(EVALUATED) studies/evaluation --suite iap --json results/iap.json --report results/iap.html
