@@ -42,10 +42,11 @@ def active_learning_study(
     Writes result.json and table.md of all campaigns finished so far.
     """
     from cfmri_core.active_learning.next_case import STRATEGIES
+    from cfmri_core.data.overlap import data_digest, require_disjoint
     from cfmri_core.data.studies import list_studies
     from cfmri_core.evaluation import active_learning_study as runner
     from cfmri_core.evaluation.active_learning_tables import FinishedCampaigns, summary
-    from cfmri_core.evaluation.segmentation_study import load_test_scans, require_disjoint, require_same_settings
+    from cfmri_core.evaluation.segmentation_study import load_test_scans, require_same_settings
     from cfmri_core.evaluation.summary_table import markdown
     from cfmri_core.pipeline.method import default_method, load_editor
     from cfmri_core.training.augmentation import needs_counterfactuals
@@ -65,7 +66,7 @@ def active_learning_study(
     made = {name: value for name, value in vars(recipe).items() if name != "device"}
     settings = {
         **made, **vars(budget), "editor_sha256": model.sha256, "method": method, "pool_studies": len(studies),
-        "test_studies": len(patients),
+        "test_studies": len(patients), "pool_sha256": data_digest(studies), "test_sha256": data_digest(patients),
     }  # fmt: skip
     require_same_settings(output / "settings.json", settings)
     with progress_shown() as progress:

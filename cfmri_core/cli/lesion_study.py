@@ -42,10 +42,11 @@ def lesion_study(
     The editor that inserts has learned from other lesions than these: what it learned elsewhere is what is brought in.
     Writes result.json and table.md of all runs finished so far.
     """
+    from cfmri_core.data.overlap import data_digest, require_disjoint
     from cfmri_core.data.studies import list_studies
     from cfmri_core.evaluation import lesion_study as runner
     from cfmri_core.evaluation.lesion_study_tables import FinishedLesionStudy, summary
-    from cfmri_core.evaluation.segmentation_study import require_disjoint, require_same_settings
+    from cfmri_core.evaluation.segmentation_study import require_same_settings
     from cfmri_core.evaluation.summary_table import markdown
     from cfmri_core.training.lesion_arms import LESION_ARMS, LesionArmTrainer, LesionRecipe, require_lesion_arm
 
@@ -61,7 +62,8 @@ def lesion_study(
     )  # fmt: skip
     plan = _plan(method, steps, inserted_per_scan, model, output / "inserted", chosen)
     counts = {"real_studies": len(learners), "healthy_studies": len(free), "test_studies": len(patients)}
-    settings = {**_settings(recipe, plan), **counts}
+    digests = {"training_sha256": data_digest([*learners, *free]), "test_sha256": data_digest(patients)}
+    settings = {**_settings(recipe, plan), **counts, **digests}
     require_same_settings(output / "settings.json", settings)
     with progress_shown() as progress:
         if not all((run.folder(output) / "result.json").exists() for run in runs):

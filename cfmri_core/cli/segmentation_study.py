@@ -45,6 +45,7 @@ def segmentation_study(
 
     Writes result.json, table.md and cases.csv of all runs finished so far.
     """
+    from cfmri_core.data.overlap import require_disjoint
     from cfmri_core.data.studies import list_studies
     from cfmri_core.evaluation import segmentation_study as runner
     from cfmri_core.evaluation.segmentation_tables import FinishedStudy, cases_csv, markdown, summary
@@ -58,7 +59,7 @@ def segmentation_study(
     runs = runner.planned_runs(directions.split(","), names, seeds, parse_part(part))
     learners = [study for folder in training for study in list_studies(folder)]
     patients = list_studies(test)[:limit]
-    runner.require_disjoint(learners, patients)
+    require_disjoint(learners, patients)
     plan = counterfactual_plan(editor, population, per_volume, method, 0, output / "counterfactuals", device)
     recipe = Recipe(preset=preset, iterations=iterations, batch_size=batch_size, device=resolved_device(device))
     settings, of_editor = _settings(recipe, learners, patients), output / "counterfactual-settings.json"
@@ -78,8 +79,11 @@ def segmentation_study(
 
 def _settings(recipe: Recipe, training: list[Study], test: list[Study]) -> dict[str, Any]:
     """What decides the result of every arm; where the computation runs does not."""
+    from cfmri_core.data.overlap import data_digest
+
     made = {name: getattr(recipe, name) for name in ("preset", "iterations", "batch_size", "validation_share")}
-    return {**made, "training_studies": len(training), "test_studies": len(test)}
+    counts = {"training_studies": len(training), "test_studies": len(test)}
+    return {**made, **counts, "training_sha256": data_digest(training), "test_sha256": data_digest(test)}
 
 
 def _editor_settings(plan: CounterfactualPlan) -> dict[str, Any]:

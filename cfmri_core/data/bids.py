@@ -6,7 +6,7 @@ Source: Brain Imaging Data Structure 1.9, common principles (entities, inheritan
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cfmri_core.acquisition import AcquisitionParameters
@@ -23,7 +23,8 @@ def survey_bids(root: Path) -> Catalogue:
 
     One contrast is listed: T1w where the dataset has any, else its most frequent suffix. Images after contrast
     agent (entity ``ce``) are left out. Sidecars count with inheritance, the nearest first. Labels are
-    ``derivatives/*/sub-*/[ses-*/]anat/*_dseg.nii.gz`` whose entities include all of the image's.
+    ``derivatives/*/sub-*/[ses-*/]anat/*_dseg.nii.gz`` whose entities include all of the image's, and of no image that
+    says more.
 
     Raises:
         DicomReadError: A sidecar is not a JSON object.
@@ -42,7 +43,8 @@ def survey_bids(root: Path) -> Catalogue:
         if any(entity.startswith("ce-") for entity in entities):
             remarks.append(Remark("Taken after contrast agent.", name, is_left_out=True))
             continue
-        fitting = [label for label in labels if _entities(label) >= entities]
+        rivals = [_entities(other) for other in images if entities < _entities(other)]
+        fitting = [label for label in labels if _fits(_entities(label), entities, rivals)]
         if len(fitting) > 1:
             remarks.append(Remark("Labels not used: several files fit this image.", name))
         acquisition = _inherited(root, path, contrast)
@@ -50,6 +52,11 @@ def survey_bids(root: Path) -> Catalogue:
         chosen = fitting[0] if len(fitting) == 1 else None
         studies.append(Study(name, path, chosen, acquisition=acquisition, patient_id=patient))
     return Catalogue(tuple(studies), tuple(remarks))
+
+
+def _fits(label: frozenset[str], image: frozenset[str], rivals: Iterable[frozenset[str]]) -> bool:
+    """Whether a label file is an image's, and not that of another image with more entities."""
+    return image <= label and not any(rival <= label for rival in rivals)
 
 
 def _anatomical(root: Path) -> list[Path]:

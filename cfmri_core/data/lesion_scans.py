@@ -126,7 +126,10 @@ def _loaded(study: Study, pixel_mm: float, number: int, total: int, progress: Pr
     known = study.acquisition or AcquisitionParameters()
     mask = read_lesion_mask(study, scan.volume) if study.lesion_path else np.zeros(scan.volume.shape, bool)
     parameters = scan.acquisition.parameters.replaced(known.known())
-    loaded = lesion_scan(scan.volume, mask, breast_labels(study, scan.volume), parameters, pixel_mm)
+    breast = breast_labels(study, scan.volume)
+    if breast is not None and not breast.any():
+        raise RequestError(f"{study.labels_path} marks no tissue.", "Label the breast, or leave the file out.")
+    loaded = lesion_scan(scan.volume, mask, breast, parameters, pixel_mm)
     progress(number, total, study.subject_id)
     return loaded
 

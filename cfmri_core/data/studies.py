@@ -18,7 +18,7 @@ from cfmri_core.data.catalogue import Catalogue, Study
 from cfmri_core.data.duke import survey_duke
 from cfmri_core.data.masks import on_grid, read_tissue_masks
 from cfmri_core.data.splits import stratified_split
-from cfmri_core.errors import CfmriError, RequestError
+from cfmri_core.errors import CfmriError, GeometryError, RequestError
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.io.scan import read_scan
 from cfmri_core.progress import Progress, silent
@@ -140,7 +140,10 @@ def load_slices(
     images, subjects, parameters, labels = [], [], [], []
     for number, study in enumerate(studies):
         scan = read_scan(study.scan_path)
-        stack_images, stack, _ = normalised_images(scan.volume, image_size, keeps_aspect)
+        try:
+            stack_images, stack, _ = normalised_images(scan.volume, image_size, keeps_aspect)
+        except GeometryError as error:
+            raise GeometryError(f"{study.scan_path}: {error.message}", error.hint) from error
         kept = _kept_slices(np.asarray(stack.native(scan.volume.voxels)))
         images.append(stack_images[kept])
         subjects.append(torch.full((len(kept),), number))

@@ -120,19 +120,6 @@ def load_test_scans(studies: Sequence[Study], progress: Progress = silent) -> li
     return scans
 
 
-def require_disjoint(training: Sequence[Study], test: Sequence[Study]) -> None:
-    """Refuse a study that trains on its test patients.
-
-    Raises:
-        RequestError: A scan lies in both.
-    """
-    shared = {study.scan_path.resolve() for study in training} & {study.scan_path.resolve() for study in test}
-    if shared:
-        raise RequestError(
-            f"{len(shared)} scans are in the training and in the test data.", "Give folders without a common patient."
-        )
-
-
 def require_same_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Write down the settings of runs, or go on with runs of the same settings.
 

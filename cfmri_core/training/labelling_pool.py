@@ -94,7 +94,7 @@ class LabellingPool:
                 recipe.augmentation, training, self._variants(chosen)
             ), schedule=schedule, batch_size=recipe.batch_size, progress=progress,
         )  # fmt: skip
-        card = segmenter_card([], training, recipe.augmentation, recipe.iterations, seed, score)
+        card = segmenter_card([], training, training, recipe.augmentation, recipe.iterations, seed, score)
         segmenter.save(folder / "model", card)
         (folder / "checkpoint.pt").unlink()
         shutil.rmtree(folder / "events")

@@ -10,7 +10,7 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cfmri_core.data.lesion_scans import LesionScan, load_lesion_scans
+from cfmri_core.data.lesion_scans import LesionScan, cut, load_lesion_scans
 from cfmri_core.data.splits import stratified_split
 from cfmri_core.data.studies import Study, list_studies
 from cfmri_core.models.direct_editor import with_neighbours
@@ -76,7 +76,8 @@ def train_lesion_segmenter(
         resume=resume,
         progress=progress,
     )
-    segmenter.save(output / "model", _card(data, len(fit), iterations, seed, score))
+    judged = "held-back subjects" if held_back else "its own training subjects, none being held back"
+    segmenter.save(output / "model", _card(data, len(fit), iterations, seed, f"on {judged}: {score:.3f}"))
     return output / "model"
 
 
@@ -126,8 +127,8 @@ class LesionSegmentationLoss:
         rows, columns = seen.shape[-2:]
         top = min(max(row + shift[0] - size // 2, 0), max(rows - size, 0))
         left = min(max(column + shift[1] - size // 2, 0), max(columns - size, 0))
-        window = (slice(top, top + size), slice(left, left + size))
-        return seen[k][:, *window], (scan.lesions[k][window] > 0).float()[None]
+        centre = (top + size // 2, left + size // 2)
+        return cut(seen[k][None], centre, size)[0], (scan.patch(scan.lesions, k, centre, size) > 0).float()[None]
 
 
 class _Validation:
@@ -142,13 +143,13 @@ class _Validation:
             return float(self.loss.of(network, self.images, self.labels))
 
 
-def _card(data: Path | Sequence[Study], subjects: int, iterations: int, seed: int, score: float) -> str:
+def _card(data: Path | Sequence[Study], subjects: int, iterations: int, seed: int, score: str) -> str:
     where = data if isinstance(data, Path) else "DATA"
     return model_card(
         "Lesion segmenter",
         "Plain U-Net on slices with their neighbours: lesion or not. It judges edits of lesions; no edit uses it.",
         data=f"{subjects} training subjects with lesion masks.",
         command=f"cfmri train lesion-segmenter {where} --iterations {iterations} --seed {seed}",
-        performance=f"Dice loss plus cross-entropy on held-back subjects: {score:.3f}.",
+        performance=f"Dice loss plus cross-entropy {score}.",
         limitations="Trained on simulated lesions, whose look is invented. No detector for patients.",
     )

@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from cfmri_core.errors import CheckpointError, ModelOutputError
 from cfmri_core.io.atomic import atomic_file
 from cfmri_core.progress import Progress, TrainingStep, silent
-from cfmri_core.training.parallel import average_gradients, rank
+from cfmri_core.training.parallel import average_gradients, rank, require_same_step
 
 #: A checkpoint is written at least this often, in seconds, unless that would take more than this share of the time.
 _KEEP_EVERY_S, _KEEPING_SHARE = 10.0, 0.05
@@ -101,6 +101,7 @@ def train(
     if resume and state.restore(keeper.path):
         keeper.kept_step = state.step
         progress(state.step, schedule.iterations, _told(f"goes on after step {state.step}", state, keeper))
+    require_same_step(state.step)
     writer = SummaryWriter(str(output / "events"), purge_step=state.step)
     started, first = time.monotonic(), state.step
     while state.step < schedule.iterations:
@@ -118,6 +119,8 @@ def train(
         message = f"loss {value:.4f}, best {state.best_score:.4f}, {left:.0f} s left"
         progress(state.step, schedule.iterations, _told(message, state, keeper, value))
     writer.close()
+    if not state.best:  # it was stopped before the first validation, and goes on to no later step than that
+        state.keep_if_best(validate(average))
     network.load_state_dict(state.best)
     return state.best_score
 

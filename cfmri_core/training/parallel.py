@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
+from cfmri_core.errors import CheckpointError
+
 
 @dataclass(frozen=True)
 class Place:
@@ -39,7 +41,7 @@ def place(device: str, output: Path) -> Iterator[Place]:
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``; of several processes on GPUs each takes the one of its number.
-        output: Output folder; a checkpoint in it is what all processes go on from.
+        output: Output folder; the checkpoints below it are what all processes go on from.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Place(True, device, output)
@@ -51,19 +53,45 @@ def place(device: str, output: Path) -> Iterator[Place]:
     distributed.init_process_group("nccl" if is_cuda else "gloo")
     try:
         if rank() == 0:
+            distributed.barrier()  # the others copy before this process writes
             yield Place(True, own, output)
         else:
             with tempfile.TemporaryDirectory(prefix="cfmri-train-") as folder:
-                if (output / "checkpoint.pt").exists():
-                    shutil.copyfile(output / "checkpoint.pt", Path(folder) / "checkpoint.pt")
+                _copy_checkpoints(output, Path(folder))
+                distributed.barrier()
                 yield Place(False, own, Path(folder))
     finally:
         distributed.destroy_process_group()
 
 
+def _copy_checkpoints(output: Path, folder: Path) -> None:
+    """Copy every checkpoint: a training in parts has one for each part."""
+    for checkpoint in output.rglob("checkpoint.pt"):
+        copy = folder / checkpoint.relative_to(output)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(checkpoint, copy)
+
+
 def rank() -> int:
     """Return the number of this process among those of the training; 0 for one on its own."""
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def require_same_step(step: int) -> None:
+    """Refuse to average the gradients of processes that are not at the same step.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    steps: list[int | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(steps, step)
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"The processes of this training are at the steps {', '.join(map(str, steps))}.",
+            "Start it again; if that does not help, without --resume.",
+        )
 
 
 def average_gradients(network: nn.Module) -> None:

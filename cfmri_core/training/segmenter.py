@@ -79,7 +79,7 @@ def train_segmenter(
         schedule=schedule_of(iterations, seed, learning_rate or (FINE_TUNING_RATE if start_from else NEW_NETWORK_RATE)),
         batch_size=batch_size, resume=resume, progress=progress,
     )  # fmt: skip
-    segmenter.save(output / "model", segmenter_card(data, training, augmentation, iterations, seed, score))
+    segmenter.save(output / "model", segmenter_card(data, training, validation, augmentation, iterations, seed, score))
     return output / "model"
 
 
@@ -187,17 +187,19 @@ class ValidationDice:
 
 
 def segmenter_card(
-    data: Path | Sequence[Study], slices: SliceSet, augmentation: str, iterations: int, seed: int, score: float
-) -> str:
+    data: Path | Sequence[Study], training: SliceSet, validation: SliceSet, augmentation: str, iterations: int,
+    seed: int, score: float,
+) -> str:  # fmt: skip
     """Return the model card of a segmenter and of how it was trained; ``score`` is what `fit_segmenter` returned."""
-    makers = sorted({str(parameters.manufacturer) for parameters in slices.parameters})
+    makers = sorted({str(parameters.manufacturer) for parameters in training.parameters})
+    judged = "its own training subjects, none being held back" if validation is training else "held-back subjects"
     where = data if isinstance(data, Path) else "DATA"
     return model_card(
         "Tissue segmenter",
         "Residual U-Net on single slices: background, fat, fibroglandular tissue.",
-        data=f"{len(slices.parameters)} labelled training subjects, scanned by {', '.join(makers)}.",
+        data=f"{len(training.parameters)} labelled training subjects, scanned by {', '.join(makers)}.",
         command=f"cfmri train segmenter {where} --augmentation {augmentation} --iterations {iterations} --seed {seed}",
-        performance=f"Dice on held-back subjects of the same kind, mean of both tissues: {1 - score:.3f}.",
+        performance=f"Dice on {judged}, mean of both tissues: {1 - score:.3f}.",
         limitations="Fails on scanners it was not trained on; that is what counterfactual augmentation is for.",
     )
 

@@ -108,7 +108,7 @@ class ArmTrainer:
             augmentation=augmentation_of(arm, training, others),
             schedule=schedule_of(recipe.iterations, seed), batch_size=recipe.batch_size, resume=True, progress=progress,
         )  # fmt: skip
-        card = segmenter_card([], training, arm, recipe.iterations, seed, score)
+        card = segmenter_card([], training, validation, arm, recipe.iterations, seed, score)
         segmenter.save(folder / "model", card)
         (folder / "checkpoint.pt").unlink()
         return Segmenter.load(folder / "model", recipe.device)

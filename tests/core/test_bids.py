@@ -59,6 +59,15 @@ def test_labels_come_from_derivatives(dataset):
     assert set(load_slices(studies[:1], 16, with_labels=True).labels.unique().tolist()) == {0, 1, 2}
 
 
+def test_labels_of_an_image_that_says_more_are_not_given_to_another(dataset):
+    image(dataset / "sub-01" / "anat" / "sub-01_acq-hires_T1w.nii.gz")
+    folder = dataset / "derivatives" / "people" / "sub-01" / "anat"
+    (folder / "sub-01_desc-tissue_dseg.nii.gz").rename(folder / "sub-01_acq-hires_dseg.nii.gz")
+    assert {study.subject_id: study.labels_path is not None for study in list_studies(dataset)[:2]} == {
+        "sub-01_T1w": False, "sub-01_acq-hires_T1w": True,
+    }  # fmt: skip
+
+
 def test_one_labels_file_too_many_is_said(dataset):
     labels(dataset / "derivatives" / "other" / "sub-01" / "anat" / "sub-01_dseg.nii.gz")
     (remark,) = survey_bids(dataset).remarks

@@ -80,3 +80,13 @@ def test_scans_without_lesion_are_read_and_others_refused(tmp_path):
     assert told == [(1, 1, "a")]
     with pytest.raises(RequestError, match="b has a lesion mask"):
         load_healthy_scans([free, dataclasses.replace(free, subject_id="b", lesion_path=tmp_path / "m.nii.gz")], 2.0)
+
+
+def test_labels_that_mark_no_tissue_are_refused_by_name(tmp_path):
+    volume = scan_without()
+    write_nifti(tmp_path / "a.nii.gz", volume, None)
+    write_nifti(tmp_path / "m.nii.gz", volume.with_voxels(lesion_mask().astype(np.uint8)), None)
+    write_nifti(tmp_path / "empty.nii.gz", volume.with_voxels(np.zeros(volume.shape, np.uint8)), None)
+    study = Study("a", tmp_path / "a.nii.gz", tmp_path / "empty.nii.gz", lesion_path=tmp_path / "m.nii.gz")
+    with pytest.raises(RequestError, match=r"empty.nii.gz marks no tissue"):
+        load_lesion_scans([study], 2.0)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -117,3 +119,18 @@ def test_the_learning_rate_warms_up_and_falls():
     assert rates[1] == pytest.approx(1.0)
     assert 0.4 < rates[2] < 0.6
     assert rates[3] == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_run_that_goes_on_to_no_later_step_gives_the_weights_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_KEEP_EVERY_S", 0)
+    monkeypatch.setattr(loop, "_KEEPING_SHARE", float("inf"))
+
+    def killed(step, total, message):
+        if step == 7:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        train(network(), loss, validate, tmp_path, SCHEDULE, progress=killed)
+    again = network()
+    score = train(again, loss, validate, tmp_path, dataclasses.replace(SCHEDULE, iterations=5), resume=True)
+    assert score == pytest.approx(validate(again))

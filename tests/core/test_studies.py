@@ -6,7 +6,7 @@ import pytest
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.data.catalogue import Catalogue, Remark
 from cfmri_core.data.studies import Study, list_studies, load_slices, read_labels, survey
-from cfmri_core.errors import RequestError
+from cfmri_core.errors import GeometryError, RequestError
 from cfmri_core.io.nifti import write_nifti
 from cfmri_core.volume import Volume
 
@@ -107,3 +107,10 @@ def test_lines_name_every_study_once():
         "Table and header disagree. [p2 (2.4, 1.3)]",
         "No table.",
     ]
+
+
+def test_an_image_that_shows_nothing_is_named(tmp_path):
+    path = tmp_path / "flat.nii.gz"
+    write_nifti(path, Volume(np.full((8, 8, 3), 7.0, np.float32), np.eye(4)), None)
+    with pytest.raises(GeometryError, match=r"flat.nii.gz: The image is constant"):
+        load_slices([Study("flat", path)], 16)
