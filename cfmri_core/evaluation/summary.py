@@ -18,16 +18,17 @@ from cfmri_core.evaluation.speed_tables import speed_section
 
 _HEAD = """# Evaluation
 
-Made by `make evaluation-page` from the files in [results](results); every figure is in one of them, per patient. How to
-make those again stands at the end. Means over patients with 95 % bootstrap interval; the patients are simulated, and no
-model was trained or tuned on them.
+Made by `make evaluation-page` from the files in [results](results); every figure is in one of them, with each patient's
+own (of the studies of many trainings only means: their runs are in the folder of the study, one file each). How to make
+those again stands at the end. Means over patients with 95 % bootstrap interval; the patients are simulated, and no model
+was trained or tuned on them.
 """
 
 _CAUTIONS = """## What may be compared, and what not
 
 - **Our arms with each other**: yes. Same patients, same truth, same units, and every arm that was run is shown.
 - **Ours with the paper's figures**: only as the same quantity on another task. Theirs are of Duke-Breast-Cancer-MRI
-  patients, single slices, another network; ours are of simulated patients, whole volumes, small networks. Where a table
+  patients, single slices, another network; ours are of simulated patients, volumes, small networks. Where a table
   has a column *paper*, read it as what is usual, not as what was beaten.
 - **`paper` with the paper**: the arm runs the published loop on our network, not the authors' network on their data.
 - **Unpaired with pairs**: what learned from simulated pairs has seen what no hospital has, and the truth comes from the
@@ -152,7 +153,9 @@ def _active_learning(files: Sequence[ResultFile]) -> str:
 def _structure(files: Sequence[ResultFile]) -> str:
     lines = ["## More or less fibroglandular tissue (Seg-CFT, Reg-CFT and their baselines)", ""]
     for file in files:
-        lines += [f"n = {file.patients} patients.", "", *file.own_tables()]
+        slices = file.content.get("settings", {}).get("slices")
+        part = f", the {slices} slices about the one with the most tissue" if slices else ""
+        lines += [f"n = {file.patients} patients{part}.", "", *file.own_tables()]
     return "\n".join(lines)
 
 
