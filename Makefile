@@ -114,8 +114,13 @@ evaluate-edit: studies/evaluation
 		--case "single flip_angle_deg" --case "single slice_thickness_mm" --case "single field_strength_t" \
 		--method fast --method inversion --json results/edit-single.json --report results/edit-single.html $(EVALUATE)
 
+# The paired patients, and 400 more that were scanned once: an accuracy of 99 % cannot be seen on 40.
 evaluate-iap: studies/evaluation
-	$(EVALUATED) studies/evaluation --suite iap --json results/iap.json --report results/iap.html
+	$(SIMULATED) studies/scanned-once --subjects 400 --seed 74000 --slab-mm 16
+	mkdir -p studies/iap
+	for name in evaluation scanned-once; do for folder in studies/$$name/sub-*; do \
+		ln -sfn ../../$$folder studies/iap/$$name-$$(basename $$folder); done; done
+	$(EVALUATED) studies/iap --suite iap --json results/iap.json --report results/iap.html
 
 evaluate-structure: .venv/.runtime
 	$(SIMULATED) studies/structure --subjects $(EVALUATION_PATIENTS) --seed 365000 --slab-mm 16 \
