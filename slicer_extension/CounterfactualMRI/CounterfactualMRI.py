@@ -187,6 +187,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         volume = self.ui.inputSelector.currentNode()
         self._setFactual(*((readAcquisition(volume), whereFrom(volume)) if volume is not None else ({}, "")))
         self.results.show(volume, self.parameterNode.resultVolume)
+        self.case.showLabelOf(volume)
         self.showAvailability()
 
     def _setFactual(self, factual, source="from the DICOM header"):
@@ -308,7 +309,13 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
     def onSegment(self, *_):
         """Segment tissue in the chosen volume."""
         volume = self.ui.inputSelector.currentNode()
-        self._start(lambda: self.logic.segment(volume, wait=False), lambda node: f"Made {node.GetName()}.")
+
+        def show(node):
+            if volume is self.ui.inputSelector.currentNode():
+                self.case.showLabelOf(volume)
+            return f"Made {node.GetName()}."
+
+        self._start(lambda: self.logic.segment(volume, wait=False), show)
 
     # ---- jobs ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from CounterfactualMRILib import cases, segmentation
 from CounterfactualMRILib.schema import parseInfo
 from event_loop import connected, until
 from mrml_fixtures import affineOf, imageOf, makeVolume, niftiBytes, oblique
-from scripted_server import INFO, Answer
+from scripted_server import INFO, Answer, jobScript, multipartAnswer
 
 LABELS = parseInfo(INFO).models["tissue_segmenter"].labels
 
@@ -82,7 +82,7 @@ def test_a_corrected_label_is_submitted(panel, qapp, server):
     ui = connected(panel, qapp, server)
     volume = nextCase(panel, qapp)
     assert ui.submitButton.toolTip == "Choose the corrected segmentation"
-    tissueOf(volume)
+    ui.labelSelector.setCurrentNode(tissueOf(volume))
     assert ui.submitButton.enabled
     assert not ui.storeCheckBox.isVisibleTo(panel.parent)
     ui.submitButton.click()
@@ -98,7 +98,7 @@ def test_another_volume_is_stored_only_when_that_is_allowed(panel, qapp, server)
     ui = connected(panel, qapp, server)
     volume = makeVolume(name="DOE^JANE")
     ui.inputSelector.setCurrentNode(volume)
-    tissueOf(volume)
+    ui.labelSelector.setCurrentNode(tissueOf(volume))
     assert ui.storeCheckBox.isVisibleTo(panel.parent)
     assert ui.submitButton.toolTip == "Allow storing the volume too"
     ui.storeCheckBox.checked = True
@@ -118,6 +118,7 @@ def test_another_volume_is_stored_only_when_that_is_allowed(panel, qapp, server)
 def test_an_unknown_segment_is_named_and_nothing_is_sent(panel, qapp, server):
     ui = connected(panel, qapp, server)
     node = tissueOf(nextCase(panel, qapp))
+    ui.labelSelector.setCurrentNode(node)
     node.GetSegmentation().GetNthSegment(0).SetName("cyst")
     ui.submitButton.click()
     assert "no label 'cyst'" in waited(panel, qapp)
@@ -136,3 +137,46 @@ def test_an_image_that_cannot_be_read_leaves_the_scene_as_it_was(panel, qapp, se
     ui.nextCaseButton.click()
     assert "cannot be read" in waited(panel, qapp)
     assert slicer.mrmlScene.GetNumberOfNodes() == before
+
+
+def test_the_label_of_one_patient_is_not_submitted_for_the_next(panel, qapp, server):
+    ui = connected(panel, qapp, server)
+    first = nextCase(panel, qapp)
+    label = tissueOf(first)
+    ui.labelSelector.setCurrentNode(label)
+    second = makeVolume(slicer.util.arrayFromVolume(first).copy(), affineOf(first), "sub-2")
+    cases.markCase(second, "sub-2", server.address)
+    ui.inputSelector.setCurrentNode(second)
+    assert ui.labelSelector.currentNode() is None
+    assert ui.submitButton.toolTip == "Choose the corrected segmentation"
+    ui.labelSelector.setCurrentNode(label)
+    ui.submitButton.click()
+    assert "is the segmentation of another volume, 'sub-1'" in ui.caseLabel.text
+    assert "Choose the segmentation of 'sub-2'" in ui.caseLabel.text
+    assert not any(received[0] == "PUT" for received in server.received)
+    ui.inputSelector.setCurrentNode(first)
+    assert ui.labelSelector.currentNode() is label
+
+
+def test_a_label_without_a_voxel_is_not_submitted(panel, qapp, server):
+    ui = connected(panel, qapp, server)
+    volume = nextCase(panel, qapp)
+    empty = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    node = segmentation.insertSegmentation(imageOf(empty, affineOf(volume)), (1, 2), volume, LABELS, "1")
+    ui.labelSelector.setCurrentNode(node)
+    ui.submitButton.click()
+    assert "marks no voxel of this volume" in waited(panel, qapp)
+    assert not any(received[0] == "PUT" for received in server.received)
+
+
+def test_a_new_segmentation_is_the_label_to_submit(panel, qapp, server, tmp_path):
+    ui = connected(panel, qapp, server)
+    volume = nextCase(panel, qapp)
+    tissueOf(volume)
+    array = np.ones(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    answer = multipartAnswer({}, niftiBytes(array, affineOf(volume), tmp_path))
+    server.script.update(jobScript("tissue_segmenter", answer))
+    ui.segmentButton.click()
+    waited(panel, qapp)
+    assert ui.labelSelector.currentNode() is slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[-1]
+    assert ui.submitButton.enabled

@@ -144,3 +144,20 @@ def test_terminology_text_is_completed_so_that_slicer_reads_it(parts, cpp_errors
     parsed = slicer.vtkSlicerTerminologyEntry()
     assert logic.DeserializeTerminologyEntry(entry, parsed)
     assert parsed.GetTypeObject().GetCodeMeaning() == "Adipose tissue"
+
+
+def test_a_segmentation_knows_its_volume():
+    source, other = makeVolume(), makeVolume(name="other")
+    first, second = made(source, tissue()), made(source, tissue())
+    assert segmentation.segmentationOf(source) is second
+    assert segmentation.segmentationOf(other) is None
+    assert segmentation.segmentationOf(None) is None
+    segmentation.requireOf(first, source)
+    with pytest.raises(ExchangeProblem, match="another volume, 'breast'"):
+        segmentation.requireOf(first, other)
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    segmentation.requireOf(drawn, other)
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(other)  # as the Segment Editor does
+    segmentation.requireOf(drawn, other)
+    with pytest.raises(ExchangeProblem, match="another volume, 'other'"):
+        segmentation.requireOf(drawn, source)

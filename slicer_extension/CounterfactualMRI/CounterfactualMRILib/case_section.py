@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from CounterfactualMRILib import cases
+from CounterfactualMRILib import cases, segmentation
 from CounterfactualMRILib.client import mendedAddress
 from CounterfactualMRILib.problems import ServerProblem
 from CounterfactualMRILib.schema import Counts, Server
@@ -35,6 +35,10 @@ class CaseSection:
         for name, description in sorted(server.strategies.items()):
             box.addItem(name)
             box.setItemData(box.count - 1, description, _TOOL_TIP_ROLE)
+
+    def showLabelOf(self, volume) -> None:
+        """Choose the segmentation of a volume as the label to submit, or none: never that of another one."""
+        self._ui.labelSelector.setCurrentNode(segmentation.segmentationOf(volume))
 
     def showAvailability(self, isBusy: bool, reason: str) -> None:
         """Enable what can be done now.
@@ -74,7 +78,7 @@ class CaseSection:
         self._start(lambda: self._logic.nextCase(strategy, wait=False), show, self._ui.caseLabel)
 
     def _onSubmit(self, *_) -> None:
-        volume, segmentation = self._ui.inputSelector.currentNode(), self._ui.labelSelector.currentNode()
+        volume, label = self._ui.inputSelector.currentNode(), self._ui.labelSelector.currentNode()
         mayStore = self._ui.storeCheckBox.checked
 
         def show(counts: Counts) -> str:
@@ -82,9 +86,7 @@ class CaseSection:
             self._ui.storeCheckBox.checked = False  # the agreement was for this volume only
             return "The label is on the server. Retrain, then segment again."
 
-        self._start(
-            lambda: self._logic.submitLabel(volume, segmentation, mayStore, wait=False), show, self._ui.caseLabel
-        )
+        self._start(lambda: self._logic.submitLabel(volume, label, mayStore, wait=False), show, self._ui.caseLabel)
 
     def _showCounts(self, counts: Counts) -> None:
         self._ui.countsLabel.text = str(counts)

@@ -264,7 +264,8 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             The `schema.Counts` afterwards; or the job.
 
         Raises:
-            ExchangeProblem: There is nothing to submit, or the volume is not on the server and may not go there.
+            ExchangeProblem: There is nothing to submit, or it belongs to another volume; or the volume is not on the
+                server and may not go there.
             ServerProblem: The server refused or failed.
         """
 
@@ -291,6 +292,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
                 "This volume is not on the server, and labels without their image are of no use there.",
                 "Allow storing the volume on the server too.",
             )
+        segmentation.requireOf(segmentationNode, volumeNode)
         numbers, names = segmentation.segmentNumbers(segmentationNode, volumeNode)
         folder = exchange.TransferFolder()
         return self._run(Job("Submitting the label", work, finish, folder.remove), wait)

@@ -56,6 +56,32 @@ def insertSegmentation(image, values: Sequence[int], source, labels: Sequence[La
     return node
 
 
+def sourceOf(segmentation):
+    """Return the volume that was segmented, as this module or the Segment Editor noted it; ``None`` if unknown."""
+    source = results.sourceOf(segmentation)
+    return source or segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
+
+
+def segmentationOf(source):
+    """Return the newest segmentation of a volume in the scene, ``None`` if there is none."""
+    nodes = [] if source is None else slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return next((node for node in reversed(nodes) if sourceOf(node) is source), None)
+
+
+def requireOf(segmentation, source) -> None:
+    """Refuse the segmentation of another volume.
+
+    Raises:
+        ExchangeProblem: It was made of another volume.
+    """
+    other = sourceOf(segmentation) if segmentation is not None else None
+    if other is not None and other is not source and not other.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise ExchangeProblem(
+            f"'{segmentation.GetName()}' is the segmentation of another volume, '{other.GetName()}'.",
+            f"Choose the segmentation of '{source.GetName()}', or segment it first.",
+        )
+
+
 def segmentNumbers(segmentation, source) -> tuple[Image, list[str]]:
     """Put a segmentation on its source's grid, for a worker thread to send.
 
@@ -83,7 +109,7 @@ def labelImage(numbers: Image, names: Sequence[str], labels: Sequence[LabelClass
     """Return the server's labels in place of segment numbers, uint8. Meant for a worker thread.
 
     Raises:
-        ExchangeProblem: A segment has a name that the server does not know.
+        ExchangeProblem: A segment has a name that the server does not know, or no voxel has a label.
     """
     import numpy as np
 
@@ -94,6 +120,8 @@ def labelImage(numbers: Image, names: Sequence[str], labels: Sequence[LabelClass
         hint = f"Rename or remove the segment. Known: {known}."
         raise ExchangeProblem(f"The server has no label '{unknown[0]}'.", hint)
     table = np.array([0, *(values[name.casefold()] for name in names)], np.uint8)
+    if not numbers.voxels.any():
+        raise ExchangeProblem("The segmentation marks no voxel of this volume.", "Choose the segmentation of this one.")
     return Image(table[numbers.voxels], numbers.ijkToRAS)
 
 
