@@ -187,7 +187,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         volume = self.ui.inputSelector.currentNode()
         self._setFactual(*((readAcquisition(volume), whereFrom(volume)) if volume is not None else ({}, "")))
         self.results.show(volume, self.parameterNode.resultVolume)
-        self.case.showLabelOf(volume)
+        self.case.showInput(volume)
         self.showAvailability()
 
     def _setFactual(self, factual, source="from the DICOM header"):

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 import slicer
-from CounterfactualMRILib import cases, segmentation
+from CounterfactualMRILib import cases, results, segmentation
 from CounterfactualMRILib.schema import parseInfo
 from event_loop import connected, until
-from mrml_fixtures import affineOf, imageOf, makeVolume, niftiBytes, oblique
+from mrml_fixtures import affineOf, imageOf, makeVolume, niftiBytes, oblique, unscened
 from scripted_server import INFO, Answer, jobScript, multipartAnswer
 
 LABELS = parseInfo(INFO).models["tissue_segmenter"].labels
@@ -180,3 +180,26 @@ def test_a_new_segmentation_is_the_label_to_submit(panel, qapp, server, tmp_path
     waited(panel, qapp)
     assert ui.labelSelector.currentNode() is slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[-1]
     assert ui.submitButton.enabled
+
+
+def test_a_synthetic_volume_is_no_training_image(panel, qapp, server):
+    ui = connected(panel, qapp, server)
+    source = makeVolume()
+    made = unscened(np.zeros((12, 30, 20), np.float32), affineOf(source))
+    node = results.insertCounterfactual(made, source, {"changes": {}}, "1")
+    ui.inputSelector.setCurrentNode(node)
+    ui.labelSelector.setCurrentNode(tissueOf(node))
+    ui.storeCheckBox.checked = True
+    ui.submitButton.click()
+    assert "is synthetic" in ui.caseLabel.text
+    assert "Choose the volume that it was made from" in ui.caseLabel.text
+    assert not any(received[0] == "PUT" for received in server.received)
+
+
+def test_the_agreement_to_storing_holds_for_one_volume(panel, qapp, server):
+    ui = connected(panel, qapp, server)
+    first, second = makeVolume(), makeVolume(name="other")
+    ui.inputSelector.setCurrentNode(first)
+    ui.storeCheckBox.checked = True
+    ui.inputSelector.setCurrentNode(second)
+    assert not ui.storeCheckBox.checked

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 import slicer
 from CounterfactualMRILib import acquisition, cases
+from CounterfactualMRILib.exchange import ExchangeProblem
 from mrml_fixtures import affineOf, imageOf, makeVolume, oblique
 
 SERVER = "http://127.0.0.1:8000"
@@ -27,3 +29,12 @@ def test_of_a_volume_that_is_no_case_nothing_is_known():
     assert acquisition.whereFrom(node) == "from the DICOM header"
     cases.markCase(node, "random", SERVER)
     assert cases.imageIdOf(node, SERVER) == "random"
+
+
+@pytest.mark.parametrize("role", ["Synthetic", "Difference", "Uncertainty"])
+def test_what_was_made_here_is_no_image_for_a_server(role):
+    node = makeVolume()
+    cases.requireStorable(node, "http://a", mayStore=True)
+    node.SetAttribute(f"CounterfactualMRI.{role}", "true")
+    with pytest.raises(ExchangeProblem, match="acquired images only"):
+        cases.requireStorable(node, "http://a", mayStore=True)

@@ -36,8 +36,13 @@ class CaseSection:
             box.addItem(name)
             box.setItemData(box.count - 1, description, _TOOL_TIP_ROLE)
 
+    def showInput(self, volume) -> None:
+        """Start anew with a volume: no agreement to storing it, and its own segmentation as the label, or none."""
+        self._ui.storeCheckBox.checked = False
+        self.showLabelOf(volume)
+
     def showLabelOf(self, volume) -> None:
-        """Choose the segmentation of a volume as the label to submit, or none: never that of another one."""
+        """Choose the newest segmentation of a volume as the label to submit, or none."""
         self._ui.labelSelector.setCurrentNode(segmentation.segmentationOf(volume))
 
     def showAvailability(self, isBusy: bool, reason: str) -> None:

@@ -39,6 +39,29 @@ def insertCase(image: Image, window: tuple[float, float], imageId: str, address:
     return node
 
 
+def requireStorable(node, address: str, mayStore: bool) -> None:
+    """Refuse what must not become an image of a server, or may not.
+
+    Args:
+        node: The volume.
+        address: The server.
+        mayStore: The user agrees to storing it there.
+
+    Raises:
+        ExchangeProblem: The volume is synthetic; or it is not there yet, and the user did not agree.
+    """
+    if results.isMade(node):
+        raise exchange.ExchangeProblem(
+            f"'{node.GetName()}' is synthetic; the server trains on acquired images only.",
+            "Choose the volume that it was made from, and its segmentation.",
+        )
+    if not (imageIdOf(node, address) or mayStore):
+        raise exchange.ExchangeProblem(
+            "This volume is not on the server, and labels without their image are of no use there.",
+            "Allow storing the volume on the server too.",
+        )
+
+
 def markCase(node, imageId: str, address: str) -> None:
     """Note that a volume is an image of a server."""
     node.SetAttribute(_IMAGE, imageId)

@@ -264,8 +264,8 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             The `schema.Counts` afterwards; or the job.
 
         Raises:
-            ExchangeProblem: There is nothing to submit, or it belongs to another volume; or the volume is not on the
-                server and may not go there.
+            ExchangeProblem: There is nothing to submit, or it belongs to another volume; or the volume is synthetic, or
+                not on the server and may not go there.
             ServerProblem: The server refused or failed.
         """
 
@@ -287,11 +287,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         connection, volume = self._connection, exchange.snapshotOf(volumeNode)
         address, acquisition = mendedAddress(connection.address), readAcquisition(volumeNode)
         imageId = cases.imageIdOf(volumeNode, address)
-        if not (imageId or mayStore):
-            raise exchange.ExchangeProblem(
-                "This volume is not on the server, and labels without their image are of no use there.",
-                "Allow storing the volume on the server too.",
-            )
+        cases.requireStorable(volumeNode, address, mayStore)
         segmentation.requireOf(segmentationNode, volumeNode)
         numbers, names = segmentation.segmentNumbers(segmentationNode, volumeNode)
         folder = exchange.TransferFolder()

@@ -78,8 +78,13 @@ def insertMap(node, counterfactual, role: str, name: str):
 
 
 def isSynthetic(node) -> bool:
-    """Tell whether a volume was made by this module."""
+    """Tell whether a volume is a counterfactual that was made by this module."""
     return node is not None and node.GetAttribute(ATTRIBUTE + "Synthetic") == "true"
+
+
+def isMade(node) -> bool:
+    """Tell whether a volume was made by this module, or is a map of one that was."""
+    return isSynthetic(node) or any(node.GetAttribute(ATTRIBUTE + role.capitalize()) for role in _MAP_ROLES)
 
 
 def sourceOf(node):
