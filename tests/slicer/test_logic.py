@@ -83,6 +83,18 @@ def test_a_result_off_the_grid_leaves_the_scene_unchanged(scripted, tmp_path, fo
     assert not any(folder.exists() for folder in folders)
 
 
+def test_an_uncertainty_off_the_grid_leaves_the_scene_unchanged(scripted, tmp_path):
+    source = makeVolume()
+    voxels = np.zeros((12, 30, 20), np.float32)
+    image = niftiBytes(voxels, affineOf(source), tmp_path)
+    widths = niftiBytes(voxels, oblique(origin=(0, 0, 0)), tmp_path)
+    server = scripted(jobScript("counterfactual", multipartAnswer({}, image, uncertainty=widths)))
+    before = nodeNames()
+    with pytest.raises(ExchangeProblem, match="grid"):
+        CounterfactualMRILogic(server.address).generateCounterfactual(source, {"uncertainty": True})
+    assert nodeNames() == before
+
+
 @pytest.mark.parametrize("fault", [Answer(401), Answer(413), Answer(500), Answer(drop=True), Answer(body=b"garbage")])
 def test_a_fault_of_the_server_leaves_the_scene_unchanged(scripted, folders, fault):
     source = makeVolume()

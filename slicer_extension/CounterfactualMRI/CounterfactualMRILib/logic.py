@@ -123,6 +123,8 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
 
         def finish(answer: _Answer, server: Server):
             image = exchange.resultNode(answer.image, volumeNode)
+            if answer.widths is not None:
+                exchange.resultNode(answer.widths, image)  # refused before anything is in the scene
             node = results.insertCounterfactual(image, volumeNode, answer.values, server.version)
             if answer.widths is not None:
                 uncertainty.insertUncertainty(answer.widths, answer.shown, node, answer.values)
