@@ -13,7 +13,7 @@ from CounterfactualMRILib.controls import ParameterControls
 from CounterfactualMRILib.editing_section import EditingSection
 from CounterfactualMRILib.exchange import ExchangeProblem, gridOfResult
 from CounterfactualMRILib.job_display import JobDisplay
-from CounterfactualMRILib.layout import Comparison, sliceInView
+from CounterfactualMRILib.layout import Comparison, showInSliceViews, sliceInView
 from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import Problem, ServerProblem
 from CounterfactualMRILib.reader_section import ReaderSection
@@ -79,7 +79,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         ui, self.logic = self.ui, CounterfactualMRILogic()
         self.display = JobDisplay(ui.progressBar, ui.statusLabel)
         self.serverSection = ServerSection(ui, self.logic, self.showAvailability)
-        self.case = CaseSection(ui, self.logic, self._start, self.showAvailability)
+        self.case = CaseSection(ui, self.logic, self._start, self.onCaseLoaded, self.showAvailability)
         self.results = ResultsSection(ui, self.logic, self.comparison, self.onResultSelected, self.wake)
         self.editing = EditingSection(ui, self.onEdit, self.onCancel, self.showAvailability)
         self.training = TrainingSection(ui, self.logic, lambda: self.parameterNode, self.wake)
@@ -189,6 +189,11 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.results.show(volume, self.parameterNode.resultVolume)
         self.case.showInput(volume)
         self.showAvailability()
+
+    def onCaseLoaded(self, volume):
+        """Work on a volume that came from the server, and show it."""
+        self.ui.inputSelector.setCurrentNode(volume)
+        showInSliceViews(volume)
 
     def _setFactual(self, factual, source="from the DICOM header"):
         self.factual = factual

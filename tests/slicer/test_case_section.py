@@ -203,3 +203,10 @@ def test_the_agreement_to_storing_holds_for_one_volume(panel, qapp, server):
     ui.storeCheckBox.checked = True
     ui.inputSelector.setCurrentNode(second)
     assert not ui.storeCheckBox.checked
+
+
+def test_the_next_case_is_shown_in_the_slice_views(panel, qapp, server, layout):
+    red = layout.sliceLogic("Red")
+    connected(panel, qapp, server)
+    volume = nextCase(panel, qapp)
+    assert red.GetSliceCompositeNode().GetBackgroundVolumeID() == volume.GetID()

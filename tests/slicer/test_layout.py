@@ -3,12 +3,15 @@ import pytest
 import slicer
 from CounterfactualMRILib.layout import (
     COUNTERFACTUAL_VIEW,
+    DIFFERENCE_VIEW,
     LAYOUT_ID,
     ORIGINAL_VIEW,
     Comparison,
     acquisitionOrientation,
+    showInSliceViews,
+    sliceInView,
 )
-from mrml_fixtures import makeVolume, oblique
+from mrml_fixtures import affineOf, makeVolume, oblique
 
 
 @pytest.fixture
@@ -78,3 +81,76 @@ def test_the_plane_of_acquisition(axes, orientation):
     affine[:3, :3] = oblique(origin=(0, 0, 0))[:3, :3][list(np.argsort(axes))]
     volume = makeVolume(affine=affine)
     assert acquisitionOrientation(volume) == orientation
+
+
+def slab(source, first, last):
+    """Some slices of a volume, as a preview makes them."""
+    affine = affineOf(source)
+    affine[:, 3] = affine @ [0, 0, first, 1]
+    return makeVolume(slicer.util.arrayFromVolume(source)[first:last].copy(), affine, "[synthetic] breast")
+
+
+def straight():
+    return makeVolume(affine=np.diag([0.7, 0.8, 2.0, 1.0]))
+
+
+def test_a_previewed_slice_and_its_source_are_shown_at_the_same_place(layout):
+    comparison, source = Comparison(), straight()
+    made = slab(source, 9, 10)
+    comparison.show(source, made)
+    views = [layout.sliceLogic(name) for name in (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW)]
+    comparison.show(source, made)
+    assert [view.GetSliceOffset() for view in views] == pytest.approx([18, 18])
+    centres = [[view.GetSliceNode().GetSliceToRAS().GetElement(row, 3) for row in range(3)] for view in views]
+    assert centres[0] == pytest.approx(centres[1])
+    assert len({view.GetSliceNode().GetFieldOfView()[:2] for view in views}) == 1
+    assert sliceInView(source) == 9
+
+
+def test_the_slice_in_view_stays_while_the_result_has_it(layout):
+    comparison, source = Comparison(), straight()
+    whole = slab(source, 0, 12)
+    comparison.show(source, whole)
+    views = [layout.sliceLogic(name) for name in (ORIGINAL_VIEW, COUNTERFACTUAL_VIEW)]
+    comparison.show(source, whole)
+    for view in views:
+        view.SetSliceOffset(6)
+    comparison.show(source, whole, whole)
+    assert layout.sliceLogic(DIFFERENCE_VIEW) is not None
+    comparison.show(source, whole, whole)
+    views.append(layout.sliceLogic(DIFFERENCE_VIEW))
+    assert [view.GetSliceOffset() for view in views] == pytest.approx([6, 6, 6])
+    comparison.show(source, slab(source, 8, 9))
+    assert [view.GetSliceOffset() for view in views[:2]] == pytest.approx([16, 16])
+
+
+def test_the_slice_in_view_is_that_of_views_that_can_be_seen(layout):
+    comparison, source = Comparison(), straight()
+    comparison.show(source, source)
+    hidden = layout.sliceLogic(ORIGINAL_VIEW)
+    comparison.show(source, source)
+    hidden.SetSliceOffset(6)
+    assert sliceInView(source) == 3
+    comparison.restore()
+    layout.sliceLogic("Red").SetSliceOffset(14)
+    assert sliceInView(source) == 7
+
+
+def test_a_view_that_was_turned_into_the_plane_of_the_volume_counts(layout):
+    source, red = makeVolume(), layout.sliceLogic("Red")
+    for name in ("Green", "Yellow"):
+        layout.sliceLogic(name)
+    for index in (0, 5, 11):
+        red.GetSliceNode().RotateToVolumePlane(source)
+        assert red.GetSliceNode().GetOrientation() == "Reformat"
+        red.GetSliceNode().JumpSliceByOffsetting(*(affineOf(source) @ [10, 15, index, 1])[:3])
+        assert sliceInView(source) == index
+
+
+def test_a_volume_is_shown_in_all_slice_views(layout):
+    views = [layout.sliceLogic(name) for name in ("Red", "Green", "Yellow")]
+    volume = straight()
+    showInSliceViews(volume)
+    for view in views:
+        assert view.GetSliceCompositeNode().GetBackgroundVolumeID() == volume.GetID()
+    assert views[0].GetSliceOffset() == pytest.approx(11, abs=1.1)

@@ -174,3 +174,30 @@ def test_a_scene_that_is_loaded_again_lists_its_results(panel, two, tmp_path):
     assert results.optionsOf({"method": "inversion", "seed": 1, "steps": 13, "guidance_scale": 1.25})["steps"] == 13
     node.SetAttribute("CounterfactualMRI.Evidence", "not json")
     assert results.evidenceOf(node) == {}
+
+
+def test_another_volume_ends_the_comparison_or_shows_its_own(panel, two, layout):
+    ui, (source, _) = panel.ui, two
+    other, third = makeVolume(name="other"), makeVolume(name="third")
+    made = addResult(other, 1)
+    ui.compareButton.click()
+    panel.parameterNode.resultVolume = made
+    ui.inputSelector.setCurrentNode(other)
+    composite = layout.sliceLogic(ORIGINAL_VIEW).GetSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == other.GetID()
+    ui.inputSelector.setCurrentNode(third)
+    assert layout.node.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+    assert not ui.compareButton.checked
+    ui.inputSelector.setCurrentNode(source)
+    panel.results.show(source, two[1][0])
+    ui.compareButton.click()
+    slicer.mrmlScene.RemoveNode(two[1][0])
+    assert not panel.comparison.isShown
+
+
+def test_compare_can_be_left_without_a_selection(panel, two, layout):
+    panel.ui.compareButton.click()
+    panel.ui.resultsTable.setCurrentCell(-1, -1)
+    assert panel.ui.compareButton.enabled
+    panel.ui.compareButton.click()
+    assert not panel.comparison.isShown

@@ -17,11 +17,12 @@ class CaseSection:
         ui: The panel's widgets.
         logic: Module logic.
         start: Runs a job: ``start(begin, onDone, label)``.
+        onLoaded: Called with the volume of the next case.
         onChange: Called when something was chosen that decides what can be done.
     """
 
-    def __init__(self, ui, logic, start: Callable, onChange: Callable[[], None]) -> None:
-        self._ui, self._logic, self._start = ui, logic, start
+    def __init__(self, ui, logic, start: Callable, onLoaded: Callable, onChange: Callable[[], None]) -> None:
+        self._ui, self._logic, self._start, self._onLoaded = ui, logic, start, onLoaded
         ui.nextCaseButton.connect("clicked(bool)", self._onNextCase)
         ui.submitButton.connect("clicked(bool)", self._onSubmit)
         ui.storeCheckBox.connect("toggled(bool)", lambda _: onChange())
@@ -77,7 +78,7 @@ class CaseSection:
             self._showCounts(counts)
             if volume is None:
                 return "Every image on the server has a label."
-            self._ui.inputSelector.setCurrentNode(volume)
+            self._onLoaded(volume)
             return f"Loaded {volume.GetName()}. {why}".strip()
 
         self._start(lambda: self._logic.nextCase(strategy, wait=False), show, self._ui.caseLabel)

@@ -27,12 +27,14 @@ class Comparison:
 
     @property
     def isShown(self) -> bool:
-        """Whether our layout is the current one."""
-        layoutNode = _layoutNode()
-        return layoutNode is not None and layoutNode.GetViewArrangement() in _VIEWS
+        """Whether original and counterfactual are shown side by side; not while they are read blinded."""
+        return _arrangement() in (LAYOUT_ID, LAYOUT_WITH_DIFFERENCE_ID)
 
     def show(self, original, counterfactual, difference=None) -> None:
         """Show two volumes in linked slice views, in the plane in which they were acquired.
+
+        The slice is the one that was in view, if the original was shown before and the counterfactual has that slice;
+        else the middle one of the counterfactual.
 
         Args:
             original: The source.
@@ -56,11 +58,14 @@ class Comparison:
             return
         if not layoutNode.IsLayoutDescription(layout):
             layoutNode.AddLayoutDescription(layout, _layoutDescription(_VIEWS[layout]))
-        if not self.isShown:
+        if _arrangement() not in _VIEWS:
             self._earlierLayout = layoutNode.GetViewArrangement()
+        (firstView, original, _), (_, made, _) = shown[:2]
+        before = _centreOfView(firstView, original)
         layoutNode.SetViewArrangement(layout)
         for viewName, volume, over in shown:
             _showInView(viewName, volume, over)
+        _showOneSlice([viewName for viewName, *_ in shown], original, made, before)
 
     def fade(self, original, share: float) -> None:
         """Blend the source over the counterfactual, to see by moving to and fro what changes.
@@ -85,7 +90,7 @@ class Comparison:
         """Return to the layout that was there before."""
         self._unlinkWindowLevel()
         layoutNode = _layoutNode()
-        if self._earlierLayout is not None and self.isShown:
+        if self._earlierLayout is not None and _arrangement() in _VIEWS:
             layoutNode.SetViewArrangement(self._earlierLayout)
         self._earlierLayout = None
 
@@ -129,24 +134,83 @@ def acquisitionOrientation(volume) -> str:
 def sliceInView(volume) -> int | None:
     """Return the number of the volume's slice that the first view of its plane of acquisition shows.
 
-    Counted along its third axis; ``None`` if no view shows that plane, or it shows it beside the volume.
+    Counted along its third axis; ``None`` if no view lies in that plane or near it, or it shows it beside the volume.
+    While the comparison is shown its views count, else all others.
     """
-    orientation = acquisitionOrientation(volume)
-    names = [ORIGINAL_VIEW, *(node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"))]
-    for name in names:
-        node = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
-        if node is not None and node.GetOrientation() == orientation:
-            return _sliceAt(volume, [node.GetSliceToRAS().GetElement(row, 3) for row in range(3)])
+    isOurs = _arrangement() in _VIEWS
+    names = [node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
+    for name in _VIEWS[_arrangement()] if isOurs else [name for name in names if name not in _LOOKS]:
+        centre, normal = _planeOf(slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode"))
+        here = _voxelAt(volume, centre)
+        ahead = _voxelAt(volume, [place + step for place, step in zip(centre, normal)])
+        steps = [abs(b - a) * size for a, b, size in zip(here, ahead, volume.GetSpacing())]
+        if steps.index(max(steps)) == 2:
+            index = round(here[2])
+            return index if 0 <= index < volume.GetImageData().GetDimensions()[2] else None
     return None
 
 
-def _sliceAt(volume, ras: list[float]) -> int | None:
+def showInSliceViews(volume) -> None:
+    """Show a volume in the slice views, fitted, as Slicer does with one that was loaded from a file."""
+    logic = slicer.app.applicationLogic()
+    logic.GetSelectionNode().SetActiveVolumeID(volume.GetID())
+    logic.PropagateVolumeSelection()
+
+
+def _planeOf(sliceNode) -> tuple[list[float], list[float]]:
+    """Return centre and normal of a slice view, in world coordinates."""
+    matrix = sliceNode.GetSliceToRAS()
+    return [matrix.GetElement(row, 3) for row in range(3)], [matrix.GetElement(row, 2) for row in range(3)]
+
+
+def _voxelAt(volume, ras: list[float]) -> tuple[float, ...]:
     toVolume = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, volume.GetParentTransformNode(), toVolume)
     matrix = vtk.vtkMatrix4x4()
     volume.GetRASToIJKMatrix(matrix)
-    index = round(matrix.MultiplyPoint([*toVolume.TransformPoint(ras), 1.0])[2])
-    return index if 0 <= index < volume.GetImageData().GetDimensions()[2] else None
+    return matrix.MultiplyPoint([*toVolume.TransformPoint(ras), 1.0])[:3]
+
+
+def _centreOfView(viewName: str, volume) -> list[float] | None:
+    """Return the centre of a slice view if it shows a volume, in world coordinates."""
+    composite = slicer.mrmlScene.GetSingletonNode(viewName, "vtkMRMLSliceCompositeNode")
+    sliceNode = slicer.mrmlScene.GetSingletonNode(viewName, "vtkMRMLSliceNode")
+    if composite is None or sliceNode is None or composite.GetBackgroundVolumeID() != volume.GetID():
+        return None
+    return _planeOf(sliceNode)[0]
+
+
+def _showOneSlice(viewNames: list[str], original, made, before: list[float] | None) -> None:
+    """Fit all views alike: one field, one slice, so that the same anatomy lies in the same place.
+
+    Args:
+        viewNames: Views of one orientation.
+        original: Volume that decides the field.
+        made: Volume whose slices there are to see; it may be a slab of the original.
+        before: Point of the slice that is kept if the made volume has it.
+    """
+    found = [slicer.app.applicationLogic().GetSliceLogicByLayoutName(name) for name in viewNames]
+    logics = [logic for logic in found if logic is not None]
+    for logic in logics:
+        width, height, _ = logic.GetSliceNode().GetDimensions()
+        logic.FitSliceToVolume(original, width, height)
+    offset = _offsetIn(logics[0], made, before) if logics else 0.0
+    for logic in logics:
+        logic.SetSliceOffset(offset)
+
+
+def _offsetIn(logic, made, before: list[float] | None) -> float:
+    """Return the offset, in millimetres, of the slice to show; it moves the logic's own view."""
+    bounds = [0.0] * 6
+    logic.GetVolumeSliceBounds(made, bounds)
+    first, last = bounds[4:]
+    if before is not None:
+        logic.GetSliceNode().JumpSliceByOffsetting(*before)
+        if first <= logic.GetSliceOffset() <= last:
+            return logic.GetSliceOffset()
+    logic.SetSliceOffset((first + last) / 2)
+    logic.SnapSliceOffsetToIJK()
+    return logic.GetSliceOffset()
 
 
 def _showInView(viewName: str, volume, over=None) -> None:
@@ -160,10 +224,6 @@ def _showInView(viewName: str, volume, over=None) -> None:
     sliceNode = slicer.mrmlScene.GetSingletonNode(viewName, "vtkMRMLSliceNode")
     if sliceNode is not None:
         sliceNode.SetOrientation(acquisitionOrientation(volume))
-    logic = slicer.app.applicationLogic().GetSliceLogicByLayoutName(viewName)
-    if logic is not None:
-        logic.FitSliceToBackground()
-        logic.SnapSliceOffsetToIJK()
 
 
 def _compositeNode(viewName: str):
@@ -180,6 +240,12 @@ def _compositeNode(viewName: str):
 
 def _layoutNode():
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+
+
+def _arrangement() -> int | None:
+    """Return the number of the current layout, ``None`` without views."""
+    node = _layoutNode()
+    return node.GetViewArrangement() if node is not None else None
 
 
 #: Label and colour of each view.

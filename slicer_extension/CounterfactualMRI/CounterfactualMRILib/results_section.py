@@ -50,10 +50,10 @@ class ResultsSection:
         self._timer = qt.QTimer()
         self._timer.setInterval(_FLICKER_MS)
         self._timer.connect("timeout()", self._flick)
-        self._source = None
+        self._source = self._compared = None
 
     def show(self, source, selected=None) -> None:
-        """List the counterfactuals of a volume.
+        """List the counterfactuals of a volume; a comparison that is shown follows, or ends where nothing is selected.
 
         Args:
             source: The volume, or ``None``.
@@ -77,6 +77,10 @@ class ResultsSection:
             table.clearSelection()
             table.setCurrentCell(-1, -1)
         self._isFilling = False
+        if self._comparison.isShown and self.current() is None:
+            self.end()
+        elif self._comparison.isShown and self.current() is not self._compared:
+            self.compare()
         self.showAvailability()
 
     def current(self):
@@ -89,6 +93,7 @@ class ResultsSection:
         node = self.current()
         if node is None or results.sourceOf(node) is None:
             return
+        self._compared = node
         signed = differenceOf(node) if self._ui.differenceButton.checked else None
         self._comparison.show(results.sourceOf(node), node, signed)
         self._showOver()
@@ -130,12 +135,13 @@ class ResultsSection:
         self.display.cancel()
         self._ui.flickerButton.checked = False
         self._comparison.restore()
+        self._compared = None
 
     def showAvailability(self) -> None:
         """Enable what can be done with the selection."""
         ui, node = self._ui, self.current()
-        for button in (ui.compareButton, ui.deleteButton):
-            button.enabled = node is not None
+        ui.deleteButton.enabled = node is not None
+        ui.compareButton.enabled = node is not None or self._comparison.isShown
         isShown = node is not None and self._comparison.isShown
         ui.differenceButton.enabled = isShown
         ui.uncertaintyButton.enabled = isShown and uncertainty.uncertaintyOf(node) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import slicer
 
+from CounterfactualMRILib.layout import showInSliceViews
 from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import Problem
 from CounterfactualMRILib.server_section import lastAddress
@@ -37,4 +38,7 @@ def loadSample(source=None) -> list:  # noqa: ARG001 - what Sample Data passes
     except Problem as problem:
         slicer.util.errorDisplay(str(problem))
         return []
-    return [] if node is None else [node]
+    if node is None:
+        return []
+    showInSliceViews(node)
+    return [node]
