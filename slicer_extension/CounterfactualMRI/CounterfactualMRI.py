@@ -191,9 +191,10 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.showAvailability()
 
     def onCaseLoaded(self, volume):
-        """Work on a volume that came from the server, and show it."""
+        """Work on a volume that came from the server, and show it unless pairs are being read."""
         self.ui.inputSelector.setCurrentNode(volume)
-        showInSliceViews(volume)
+        if not self.reading.isReading:
+            showInSliceViews(volume)
 
     def _setFactual(self, factual, source="from the DICOM header"):
         self.factual = factual
@@ -293,7 +294,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
 
     def _onGenerated(self, node):
         self.parameterNode.resultVolume = node
-        if self.ui.inputSelector.currentNode() is results.sourceOf(node):
+        if self.ui.inputSelector.currentNode() is results.sourceOf(node) and not self.reading.isReading:
             self.results.show(results.sourceOf(node), node)
             self.results.compare()
         warnings = results.evidenceOf(node).get("warnings") or []
@@ -305,11 +306,17 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.showAvailability()
 
     def onReadingChanged(self):
-        """While pairs are read blinded, nothing else may tell which is which."""
-        isReading = self.reading.isReading
-        for section in (self.ui.resultsCollapsibleButton, self.ui.counterfactualCollapsibleButton):
+        """While pairs are read blinded, nothing else may tell which is which; results of that time are listed after."""
+        ui, isReading = self.ui, self.reading.isReading
+        for section in (
+            ui.resultsCollapsibleButton,
+            ui.counterfactualCollapsibleButton,
+            ui.editingCollapsibleButton,
+        ):
             section.collapsed = isReading
             section.enabled = not isReading
+        if not isReading:
+            self.results.show(ui.inputSelector.currentNode(), self.parameterNode.resultVolume)
 
     def onSegment(self, *_):
         """Segment tissue in the chosen volume."""

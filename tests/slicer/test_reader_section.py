@@ -5,7 +5,9 @@ import pytest
 import slicer
 from CounterfactualMRILib import results
 from CounterfactualMRILib.layout import BLINDED_LAYOUT_ID, LEFT_VIEW, RIGHT_VIEW
-from mrml_fixtures import affineOf, makeVolume, unscened
+from event_loop import connected, until
+from mrml_fixtures import affineOf, makeVolume, niftiBytes, unscened
+from scripted_server import jobScript, multipartAnswer
 
 
 @pytest.fixture
@@ -94,3 +96,49 @@ def test_a_reading_that_is_ended_leaves_no_copies(read, panel):
     assert not [name for name in volumes if name.startswith("Reading")]
     assert slicer.mrmlScene.GetNumberOfNodes() <= before + 4
     assert not panel.ui.resultsCollapsibleButton.collapsed
+
+
+def test_stored_values_do_not_tell_which_is_which(panel):
+    whole = makeVolume()
+    fractions = makeVolume(slicer.util.arrayFromVolume(whole) + np.float32(0.25), name="fractions")
+    asFloats = makeVolume(slicer.util.arrayFromVolume(whole).astype(np.float32), name="floats")
+    for source, isWhole in ((whole, True), (asFloats, True), (fractions, False)):
+        voxels = slicer.util.arrayFromVolume(source).astype(np.float32) + 0.4
+        node = results.insertCounterfactual(unscened(voxels, affineOf(source)), source, {"changes": {}}, "1")
+        panel.ui.readingButton.click()
+        while panel.reading.study.current.isControl:
+            grade(panel.ui, 1)
+            panel.ui.nextPairButton.click()
+        for name in ("Reading L", "Reading R"):
+            shown = slicer.util.arrayFromVolume(slicer.util.getNode(name))
+            assert bool((shown == np.rint(shown)).all()) == isWhole
+        panel.ui.readingButton.click()
+        results.remove(node)
+
+
+def test_a_job_that_ends_during_a_reading_shows_nothing(read, panel, layout, qapp, scripted, tmp_path):
+    ui, _ = read
+    source = ui.inputSelector.currentNode()
+    image = niftiBytes(np.zeros((12, 30, 20), np.float32), affineOf(source), tmp_path)
+    connected(panel, qapp, scripted(jobScript("counterfactual", multipartAnswer({"changes": {}}, image))))
+    panel.targets.rows["echo_time_ms"].checkBox.checked = True
+    ui.generateButton.click()
+    ui.readingButton.click()
+    assert not ui.editingCollapsibleButton.enabled
+    until(qapp, lambda: not panel.display.isBusy)
+    assert layout.node.GetViewArrangement() == BLINDED_LAYOUT_ID
+    assert results.isSynthetic(panel.parameterNode.resultVolume)
+    ui.readingButton.click()
+    assert ui.editingCollapsibleButton.enabled
+    assert ui.resultsTable.rowCount == 3
+    assert panel.results.current() is panel.parameterNode.resultVolume
+
+
+def test_a_case_that_comes_during_a_reading_is_not_shown(read, panel, layout):
+    ui, reading = read
+    ui.readingButton.click()
+    views = [layout.sliceLogic(name).GetSliceCompositeNode() for name in (LEFT_VIEW, RIGHT_VIEW)]
+    before = [view.GetBackgroundVolumeID() for view in views]
+    panel.onCaseLoaded(makeVolume(name="sub-1"))
+    assert [view.GetBackgroundVolumeID() for view in views] == before
+    assert reading.isReading

@@ -17,8 +17,8 @@ from CounterfactualMRILib.volume_display import showVolume
 class ReaderSection:
     """Leads a reader through a `ReaderStudy` of all counterfactuals in the scene.
 
-    The pairs are shown as copies without names, on the counterfactual's grid, as floating-point numbers:
-    neither a name nor an extent nor a kind of number says which is which.
+    The pairs are shown as copies without names, on the counterfactual's grid, as floating-point numbers, whole ones if
+    the original has only such: neither a name nor an extent nor a stored value says which is which.
 
     Args:
         ui: The panel's widgets.
@@ -101,14 +101,13 @@ class ReaderSection:
             return
         counterfactual = self._cases[pair.case - 1]
         try:
-            voxels = {
-                "original": results.sourceVoxels(counterfactual),
-                "counterfactual": slicer.util.arrayFromVolume(counterfactual),
-            }
+            original = results.sourceVoxels(counterfactual)
         except ExchangeProblem as problem:
             self.end()
             self._ui.readingLabel.text = str(problem)
             return
+        shown = _storedLike(original, slicer.util.arrayFromVolume(counterfactual))
+        voxels = {"original": original, "counterfactual": shown}
         self._copies = [
             _copy(voxels[side], counterfactual, name) for side, name in ((pair.left, "L"), (pair.right, "R"))
         ]
@@ -148,6 +147,14 @@ class ReaderSection:
         for node in self._copies:
             results.removeVolume(node)
         self._copies = []
+
+
+def _storedLike(original, voxels):
+    """Return voxels rounded to whole numbers if the original has only such, as scanners store them."""
+    import numpy as np
+
+    isWhole = original.dtype.kind in "iu" or bool((original == np.rint(original)).all())
+    return np.rint(voxels) if isWhole else voxels
 
 
 def _copy(voxels, counterfactual, name: str):
