@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 import slicer
-from CounterfactualMRILib import exchange, jobs, problems
+from CounterfactualMRILib import exchange, jobs, problems, results
 from CounterfactualMRILib.exchange import ExchangeProblem
 from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import ServerProblem
@@ -54,6 +54,8 @@ def test_without_waiting_the_caller_polls(scripted, tmp_path, folders):
     wait(logic, job)
     assert job.state == jobs.DONE
     assert job.result.GetName() == "[synthetic] breast (TE 1.4 ms)"
+    checksum = results.checksumOf(slicer.util.arrayFromVolume(source))
+    assert job.result.GetAttribute("CounterfactualMRI.SourceChecksum") == checksum
     assert folders
     assert not any(folder.exists() for folder in folders)
 

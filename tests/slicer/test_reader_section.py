@@ -142,3 +142,13 @@ def test_a_case_that_comes_during_a_reading_is_not_shown(read, panel, layout):
     panel.onCaseLoaded(makeVolume(name="sub-1"))
     assert [view.GetBackgroundVolumeID() for view in views] == before
     assert reading.isReading
+
+
+def test_another_time_point_of_the_source_ends_the_reading(read):
+    ui, reading = read
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if results.isSynthetic(node):
+            node.SetAttribute("CounterfactualMRI.SourceChecksum", "of another time point")
+    ui.readingButton.click()
+    assert "has other voxels" in ui.readingLabel.text
+    assert not reading.isReading

@@ -22,9 +22,9 @@ def hierarchy():
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 
 
-def insert(source, evidence=EVIDENCE):
+def insert(source, evidence=EVIDENCE, checksum=""):
     result = unscened(np.zeros((12, 30, 20), np.float32), affineOf(source))
-    return results.insertCounterfactual(result, source, evidence, "1.0")
+    return results.insertCounterfactual(result, source, evidence, "1.0", checksum)
 
 
 def test_counterfactual_is_named_marked_and_shown_like_its_source():
@@ -101,3 +101,23 @@ def test_removed_source_is_noticed():
     slicer.mrmlScene.RemoveNode(source)
     with pytest.raises(ExchangeProblem):
         results.requireInScene(source)
+
+
+def test_another_time_point_is_not_taken_for_the_source():
+    source = makeVolume()
+    voxels = slicer.util.arrayFromVolume(source)
+    node = insert(source, checksum=results.checksumOf(voxels.copy()))
+    assert np.array_equal(results.sourceVoxels(node), voxels)
+    voxels += 1
+    with pytest.raises(ExchangeProblem, match="other voxels") as caught:
+        results.sourceVoxels(node)
+    assert "time point" in caught.value.hint
+    voxels -= 1
+    results.sourceVoxels(node)
+    assert results.sourceVoxels(insert(source)) is not None  # of an earlier release, without a checksum
+
+
+def test_a_checksum_tells_order_and_value_and_needs_no_certain_layout():
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    assert results.checksumOf(voxels) == results.checksumOf(np.asfortranarray(voxels))
+    assert results.checksumOf(voxels) != results.checksumOf(voxels[::-1])

@@ -18,9 +18,11 @@ from mrml_fixtures import affineOf, imageOf, makeVolume, unscened
 
 
 def addResult(source, change, **evidence):
-    voxels = slicer.util.arrayFromVolume(source).astype(np.float32) + change
+    stored = slicer.util.arrayFromVolume(source)
+    voxels = stored.astype(np.float32) + change
     shown = {"changes": {"echo_time_ms": [2.4, 1.4]}, "method": "fast", "seed": 7, "steps": 1, **evidence}
-    return results.insertCounterfactual(unscened(voxels, affineOf(source)), source, shown, "1")
+    made = unscened(voxels, affineOf(source))
+    return results.insertCounterfactual(made, source, shown, "1", results.checksumOf(stored))
 
 
 @pytest.fixture
@@ -201,3 +203,25 @@ def test_compare_can_be_left_without_a_selection(panel, two, layout):
     assert panel.ui.compareButton.enabled
     panel.ui.compareButton.click()
     assert not panel.comparison.isShown
+
+
+def test_a_sequence_at_another_time_point_is_not_compared(panel, two, layout, qapp):
+    ui, (source, _) = panel.ui, two
+    ui.compareButton.click()
+    ui.flickerButton.click()
+    slicer.util.arrayFromVolume(source)[0] += 1
+    until(qapp, lambda: not panel.comparison.isShown)
+    assert "has other voxels" in ui.seeingLabel.text
+    assert not ui.flickerButton.checked
+    assert ui.fadeSlider.value == 0
+    ui.compareButton.click()
+    assert not panel.comparison.isShown
+    assert not ui.compareButton.checked
+    slicer.util.arrayFromVolume(source)[0] -= 1
+    ui.compareButton.click()
+    assert panel.comparison.isShown
+    assert ui.seeingLabel.text == ""
+    slicer.util.arrayFromVolume(source)[0] += 1
+    ui.differenceButton.click()
+    assert "has other voxels" in ui.seeingLabel.text
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 3

@@ -37,6 +37,7 @@ class _Answer:
         widths: Half-widths of the uncertainty, if they were asked for.
         shown: Lowest and highest half-width worth showing.
         labels: Values that occur in an image of labels, without 0.
+        checksum: Of the voxels that were sent.
     """
 
     values: Mapping[str, Any]
@@ -44,15 +45,16 @@ class _Answer:
     widths: nifti.Image | None = None
     shown: tuple[float, float] = (0.0, 1.0)
     labels: tuple[int, ...] = ()
+    checksum: str = ""
 
     @classmethod
-    def of(cls, result: Result, isLabels: bool) -> _Answer:
-        """Read what a client saved; in the worker thread."""
+    def of(cls, result: Result, sent: nifti.Image, isLabels: bool) -> _Answer:
+        """Read what a client saved of what was sent; in the worker thread."""
         images = {name: nifti.read(path) for name, path in result.images.items()}
         image, widths = images.get("image"), images.get(uncertainty.PARAMETER)
         shown = (0.0, 1.0) if widths is None else displayRange(widths.voxels)
         labels = tuple(segmentation.valuesIn(image)) if isLabels and image is not None else ()
-        return cls(result.values, image, widths, shown, labels)
+        return cls(result.values, image, widths, shown, labels, results.checksumOf(sent.voxels))
 
 
 class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
@@ -125,7 +127,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             image = exchange.resultNode(answer.image, volumeNode)
             if answer.widths is not None:
                 exchange.resultNode(answer.widths, image)  # refused before anything is in the scene
-            node = results.insertCounterfactual(image, volumeNode, answer.values, server.version)
+            node = results.insertCounterfactual(image, volumeNode, answer.values, server.version, answer.checksum)
             if answer.widths is not None:
                 uncertainty.insertUncertainty(answer.widths, answer.shown, node, answer.values)
             return node
@@ -158,7 +160,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
 
         def finish(answer: _Answer, server: Server):
             image = exchange.resultNode(answer.image, volumeNode)
-            return results.insertCounterfactual(image, volumeNode, answer.values, server.version)
+            return results.insertCounterfactual(image, volumeNode, answer.values, server.version, answer.checksum)
 
         mask = where if isinstance(where, nifti.Image) else None
         return self._infer("Editing", model, volumeNode, request, finish, wait, mask)
@@ -174,7 +176,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             A new volume node: counterfactual minus source in the source's units; or the job.
 
         Raises:
-            ExchangeProblem: The source is gone or no longer lies on the counterfactual's grid.
+            ExchangeProblem: The source is gone, or has other voxels or another grid by now.
         """
 
         def work(report: Callable, isCancelled: Callable):  # noqa: ARG001
@@ -355,7 +357,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
                     files[part] = folder.path / f"{uuid.uuid4().hex}.nii"
                     nifti.write(files[part], image)
             answer = client.run(model, request, files, folder.path, report, isCancelled)
-            return _Answer.of(answer, isLabels=model == TISSUE_SEGMENTER)
+            return _Answer.of(answer, volume, isLabels=model == TISSUE_SEGMENTER)
 
         def finishInScene(answer: _Answer):
             results.requireInScene(volumeNode)

@@ -91,15 +91,27 @@ class ResultsSection:
     def compare(self) -> None:
         """Show the selected counterfactual beside its source; a difference that is wanted follows when it is made."""
         node = self.current()
-        if node is None or results.sourceOf(node) is None:
+        if node is None or not self._hasItsSource(node):
             return
         self._compared = node
+        self.display.say("")
         signed = differenceOf(node) if self._ui.differenceButton.checked else None
         self._comparison.show(results.sourceOf(node), node, signed)
         self._showOver()
         if self._ui.differenceButton.checked and signed is None:
             self._computeDifference(node)
         self.showAvailability()
+
+    def _hasItsSource(self, node) -> bool:
+        """Tell whether the source is what the counterfactual was made from; if not, say so and end the comparison."""
+        try:
+            results.requireSameSource(node)
+        except ExchangeProblem as problem:
+            self.end()
+            self.display.say(str(problem))
+            self.showAvailability()
+            return False
+        return True
 
     def _computeDifference(self, node) -> None:
         if self.display.isBusy:
@@ -131,9 +143,9 @@ class ResultsSection:
 
     def end(self) -> None:
         """Stop what moves, and return to the earlier layout."""
-        self._timer.stop()
+        if self._ui.flickerButton.checked:
+            self._stopFlicker()
         self.display.cancel()
-        self._ui.flickerButton.checked = False
         self._comparison.restore()
         self._compared = None
 
@@ -194,7 +206,9 @@ class ResultsSection:
 
     def _onFade(self, percent: int) -> None:
         node = self.current()
-        if node is not None and results.sourceOf(node) is not None:
+        if node is None or not self._comparison.isShown:
+            return
+        if percent == 0 or self._hasItsSource(node):
             self._comparison.fade(results.sourceOf(node), percent / 100)
 
     def _onDelete(self, *_) -> None:
