@@ -270,3 +270,15 @@ def test_cancel_while_sending(scripted, image, tmp_path):
     asked = iter([False])
     with pytest.raises(Cancelled):
         run(server, image, tmp_path, isCancelled=lambda: next(asked, True))
+
+
+@pytest.mark.parametrize(("token", "sent"), [("secret", "Bearer secret"), ("", None)])
+def test_credentials_of_other_programs_are_not_used(scripted, tmp_path, monkeypatch, token, sent):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login doe password from-netrc\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setattr("CounterfactualMRILib.client.isLoopback", lambda address: False)
+    server = scripted()
+    Client(server.address, token, timeouts=QUICK).describe()
+    assert server.received[0][2].get("Authorization") == sent

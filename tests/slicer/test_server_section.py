@@ -31,9 +31,9 @@ def made():
 def test_the_logic_follows_what_is_entered(made):
     section, ui, logic, changes = made
     assert logic.server == ("http://127.0.0.1:8000", "", "")
+    ui.addressComboBox.currentText = "https://host"
     ui.tokenLineEdit.text = "secret"
     ui.certificatePathLineEdit.currentPath = "/ca.pem"
-    ui.addressComboBox.currentText = "https://host"
     assert logic.server == ("https://host", "secret", "/ca.pem")
     assert section.address() == "https://host"
     assert changes
@@ -72,3 +72,16 @@ def test_consent_is_kept_per_server(made):
     ui.addressComboBox.currentText = "http://b"
     ui.addressComboBox.currentText = "http://a"
     assert not ui.consentCheckBox.checked
+
+
+def test_a_token_goes_to_no_other_server(made):
+    _, ui, logic, _ = made
+    ui.addressComboBox.currentText = "https://a"
+    ui.tokenLineEdit.text = "secret"
+    ui.addressComboBox.currentText = "https://a/"  # the same, written otherwise
+    assert logic.server[1] == "secret"
+    ui.addressComboBox.currentText = "https://b"
+    assert logic.server == ("https://b", "", "")
+    assert ui.tokenLineEdit.text == ""
+    ui.addressComboBox.currentText = "https://a"
+    assert logic.server[1] == ""

@@ -119,8 +119,8 @@ class Client:
         self._session = requests.Session()
         # A proxy cannot reach this computer's own loopback, whatever the environment says.
         self._session.trust_env = not isLoopback(self.address)
-        if token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+        # Without an `auth` requests would look into ~/.netrc, and put what it finds in the place of our header.
+        self._session.auth = _authorizing(token)
         # Named at every request: a REQUESTS_CA_BUNDLE in the environment would outrank the session's.
         self._trusted = {"verify": caFile} if caFile else {}
 
@@ -335,6 +335,17 @@ class Client:
             "Check the port; the server is started with `cfmri serve STUDIES`.",
             details=details,
         )
+
+
+def _authorizing(token: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """Return what puts the token, if there is one, into a request."""
+
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return authorize
 
 
 def _objectOf(value: Any) -> dict[str, Any]:

@@ -16,7 +16,8 @@ _LONGEST_HISTORY = 8
 class ServerSection:
     """Keeps the logic's server equal to what is entered.
 
-    Addresses and consent are kept in the application's settings; the token is not.
+    Addresses and consent are kept in the application's settings; the token is not, and it is forgotten when another
+    server is entered.
 
     Args:
         ui: The panel's widgets.
@@ -26,6 +27,7 @@ class ServerSection:
 
     def __init__(self, ui, logic, onChange: Callable[[], None]) -> None:
         self._ui, self._logic, self._onChange = ui, logic, onChange
+        self._tokensAddress = ""
         for address in _setting("addresses") or [DEFAULT_ADDRESS]:
             ui.addressComboBox.addItem(address)
         ui.addressComboBox.connect("currentTextChanged(QString)", self.onServerChanged)
@@ -34,8 +36,11 @@ class ServerSection:
         ui.consentCheckBox.connect("toggled(bool)", self.onConsent)
 
     def onServerChanged(self, *_) -> None:
-        """Use the server that is entered now; what the earlier one offered is forgotten."""
+        """Use the server that is entered now; what the earlier one offered, and its token, is forgotten."""
         ui = self._ui
+        if self.address() != self._tokensAddress:
+            self._tokensAddress = self.address()
+            ui.tokenLineEdit.text = ""
         self._logic.setServer(
             ui.addressComboBox.currentText, ui.tokenLineEdit.text, ui.certificatePathLineEdit.currentPath
         )
