@@ -118,6 +118,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.training.display.cancel()
         self.reading.end()
         self.results.end()
+        self.logic.end()
         self._detachParameterNode()
         self.removeObservers()
 

@@ -40,6 +40,7 @@ PURE = {
     "test_reader_study.py",
     "test_schema.py",
     "test_training.py",
+    "test_transfer_folder.py",
     "test_verdict.py",
 }
 

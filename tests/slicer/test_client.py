@@ -170,7 +170,7 @@ def test_run_sends_reports_and_saves(scripted, image, tmp_path):
     server = scripted(
         jobScript("counterfactual", multipartAnswer({"synthetic": True}, NIFTI, uncertainty=b"2"), *statuses)
     )
-    reports = []
+    reports, content = [], image.read_bytes()
     result = run(server, image, tmp_path, report=lambda *report: reports.append(report))
     assert result.values == {"synthetic": True}
     assert result.images["image"].read_bytes() == NIFTI
@@ -178,7 +178,8 @@ def test_run_sends_reports_and_saves(scripted, image, tmp_path):
     assert (3, 20, "Denoising, step 3 of 20") in reports
     assert reports[0][2].startswith("Sending")
     body = server.received[0][3]
-    assert image.read_bytes() in body
+    assert content in body
+    assert not image.exists()
     assert json.dumps({"seed": 1}).encode() in body
     assert b"Jane" not in body
 

@@ -256,3 +256,13 @@ def test_the_module_describes_itself():
 
 def test_the_self_test_for_people_who_have_slicer_passes():
     CounterfactualMRI.CounterfactualMRITest().runTest()
+
+
+@pytest.mark.flaky(reruns=2)
+def test_quitting_during_a_job_cancels_it_on_the_server(panel, qapp, scripted):
+    server = scripted(jobScript("counterfactual", Answer(), {"state": "running", "step": 2, "steps": 9}))
+    ui = ready(panel, qapp, server, makeVolume())
+    ui.generateButton.click()
+    until(qapp, lambda: ui.progressBar.maximum == 9)
+    panel.cleanup()
+    assert ("DELETE", "/jobs/j1") in [received[:2] for received in server.received]

@@ -125,12 +125,3 @@ def test_what_cannot_be_sent():
         with pytest.raises(ExchangeProblem) as caught:
             exchange.snapshotOf(node)
         assert caught.value.hint
-
-
-def test_transfer_folder_is_private_and_goes_away():
-    folder = exchange.TransferFolder()
-    (folder.path / "a").write_text("a")
-    assert folder.path.stat().st_mode & 0o077 == 0
-    folder.remove()
-    folder.remove()
-    assert not folder.path.exists()

@@ -4,10 +4,11 @@ import time
 import numpy as np
 import pytest
 import slicer
-from CounterfactualMRILib import exchange, jobs, problems, results
+from CounterfactualMRILib import jobs, problems, results
 from CounterfactualMRILib.exchange import ExchangeProblem
 from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import ServerProblem
+from CounterfactualMRILib.transfer_folder import TransferFolder
 from mrml_fixtures import affineOf, makeVolume, niftiBytes, oblique
 from scripted_server import Answer, jobScript, multipartAnswer
 
@@ -27,13 +28,13 @@ def nodeNames():
 def folders(monkeypatch):
     """The transfer folders that were made."""
     made = []
-    original = exchange.TransferFolder.__init__
+    original = TransferFolder.__init__
 
     def remember(self):
         original(self)
         made.append(self.path)
 
-    monkeypatch.setattr(exchange.TransferFolder, "__init__", remember)
+    monkeypatch.setattr(TransferFolder, "__init__", remember)
     return made
 
 
@@ -130,6 +131,56 @@ def test_cancel_is_immediate_and_leaves_nothing(scripted, tmp_path, folders):
     assert ("DELETE", "/jobs/j1") in [received[:2] for received in server.received]
     assert nodeNames() == before
     assert not any(folder.exists() for folder in folders)
+
+
+def running(server, folders):
+    """A logic whose job runs on the server, and the folder of that job."""
+    logic = CounterfactualMRILogic(server.address)
+    job = logic.generateCounterfactual(makeVolume(), {}, wait=False)
+    deadline = time.monotonic() + 60
+    while job.steps != 9 and time.monotonic() < deadline:
+        logic.poll()
+        time.sleep(0.01)
+    return logic, folders[-1]
+
+
+def test_the_upload_is_on_disk_no_longer_than_it_takes_to_send_it(scripted, folders):
+    server = scripted(jobScript("counterfactual", Answer(), {"state": "running", "step": 1, "steps": 9}))
+    logic, folder = running(server, folders)
+    assert list(folder.iterdir()) == []
+    logic.end()
+
+
+@pytest.mark.flaky(reruns=2)
+def test_quitting_ends_the_job_on_the_server_and_leaves_no_file(scripted, folders):
+    server = scripted(jobScript("counterfactual", Answer(), {"state": "running", "step": 1, "steps": 9}))
+    logic, folder = running(server, folders)
+    logic.end()
+    assert ("DELETE", "/jobs/j1") in [received[:2] for received in server.received]
+    assert not folder.exists()
+    assert not logic.isBusy
+
+
+@pytest.mark.flaky(reruns=2)
+def test_quitting_does_not_wait_for_a_server_that_hangs(scripted, folders):
+    answers = [Answer(body={"state": "running", "step": 1, "steps": 9}), Answer(delayS=5)]
+    server = scripted({**jobScript("counterfactual", Answer()), ("GET", "/jobs/j1"): answers})
+    logic, _ = running(server, folders)
+    time.sleep(0.3)
+    began = time.monotonic()
+    logic.end()
+    assert time.monotonic() - began < 1.5
+
+
+def test_what_an_earlier_slicer_left_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / "CounterfactualMRI-999999999-abc"
+    left.mkdir()
+    CounterfactualMRILogic()
+    deadline = time.monotonic() + 60
+    while left.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left.exists()
 
 
 def test_source_removed_meanwhile(scripted, tmp_path):

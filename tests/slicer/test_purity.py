@@ -10,7 +10,7 @@ from slicer_paths import MODULE
 
 PURE_MODULES = (
     "problems", "multipart", "schema", "client", "connection", "datastore", "training", "nifti", "jobs", "reader_study",
-    "verdict",
+    "transfer_folder", "verdict",
 )  # fmt: skip
 SOURCES = sorted(MODULE.rglob("*.py"))
 BLOCKED = ("torch", "monai", "monailabel", "numpy", "slicer", "qt", "ctk", "vtk", "cfmri_core", "PySide6")

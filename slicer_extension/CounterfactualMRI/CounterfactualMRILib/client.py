@@ -6,6 +6,7 @@ the panel makes them in a worker thread (see `jobs`); they touch no Slicer objec
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import time
@@ -158,7 +159,7 @@ class Client:
             model: Name of the model.
             parameters: What the model is asked for, by the names of its parameter list.
             files: NIfTI files by the name of their part: `IMAGE`, and `MASK` where the model asks for a region. They
-                leave under random names.
+                leave under random names, and are deleted as soon as they are sent.
             folder: Where the result's images are written.
             report: Called with (step, steps, message); steps is 0 while their number is unknown.
             isCancelled: Asked often; when true the server's job is cancelled too.
@@ -168,6 +169,9 @@ class Client:
             ServerProblem: Anything else that stopped it.
         """
         jobId = self.submit(model, parameters, files, report, isCancelled)
+        with contextlib.suppress(OSError):  # what cannot be deleted yet goes with its folder
+            for path in files.values():
+                path.unlink()
         try:
             self._waitFor(jobId, report, isCancelled)
         except Cancelled:

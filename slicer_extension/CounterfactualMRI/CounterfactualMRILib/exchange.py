@@ -8,10 +8,6 @@ small one.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import slicer
 import vtk
 
@@ -24,17 +20,6 @@ TOLERANCE_MM = 1e-3
 
 class ExchangeProblem(Problem):
     """A volume cannot be sent, or the server's result cannot be taken over."""
-
-
-class TransferFolder:
-    """A private temporary folder that `remove` deletes with all that is in it."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="CounterfactualMRI-"))
-
-    def remove(self) -> None:
-        """Delete the folder; a second call does nothing."""
-        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def requireSendable(volumeNode) -> None:

@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
@@ -18,10 +19,11 @@ from CounterfactualMRILib.acquisition import readAcquisition
 from CounterfactualMRILib.client import IMAGE, MASK, Result, mendedAddress
 from CounterfactualMRILib.connection import Connection
 from CounterfactualMRILib.datastore import Datastore
-from CounterfactualMRILib.jobs import Job
+from CounterfactualMRILib.jobs import Job, startDaemonThread
 from CounterfactualMRILib.parameter_node import CounterfactualMRIParameterNode
 from CounterfactualMRILib.schema import COUNTERFACTUAL, IAP_PREDICTOR, REGION, TISSUE_SEGMENTER, Counts, Server
 from CounterfactualMRILib.training import Training
+from CounterfactualMRILib.transfer_folder import TransferFolder, sweepTransferFolders
 from CounterfactualMRILib.volume_display import displayRange
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
@@ -73,6 +75,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self._jobs: list[Job] = []
         self.setServer(address, token, caFile)
+        startDaemonThread(sweepTransferFolders)
 
     def getParameterNode(self) -> CounterfactualMRIParameterNode:
         """Return the panel's typed parameter node."""
@@ -294,7 +297,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         cases.requireStorable(volumeNode, address, mayStore)
         segmentation.requireOf(segmentationNode, volumeNode)
         numbers, names = segmentation.segmentNumbers(segmentationNode, volumeNode)
-        folder = exchange.TransferFolder()
+        folder = TransferFolder()
         return self._run(Job("Submitting the label", work, finish, folder.remove), wait)
 
     def poll(self) -> bool:
@@ -306,6 +309,19 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
         changed = [job.poll() for job in self._jobs]
         self._jobs = [job for job in self._jobs if not job.isOver]
         return any(changed)
+
+    def end(self, limitS: float = 1.0) -> None:
+        """Cancel what runs, and give the workers a moment to tell the server and to remove their files.
+
+        Args:
+            limitS: Longest wait, in seconds.
+        """
+        for job in self._jobs:
+            job.cancel()
+        deadline = time.monotonic() + limitS
+        while self.isBusy and time.monotonic() < deadline:
+            self.poll()
+            time.sleep(0.02)
 
     @property
     def isBusy(self) -> bool:
@@ -334,7 +350,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             case, *said = found
             return (None if case is None else cases.insertCase(*case), *said)
 
-        connection, folder = self._connection, exchange.TransferFolder()
+        connection, folder = self._connection, TransferFolder()
         return self._run(Job(title, work, finish, folder.remove), wait)
 
     def _infer(
@@ -364,7 +380,7 @@ class CounterfactualMRILogic(ScriptedLoadableModuleLogic):
             return finish(answer, connection.server)
 
         connection, volume = self._connection, exchange.snapshotOf(volumeNode)
-        folder = exchange.TransferFolder()
+        folder = TransferFolder()
         request = {**request, "result_extension": ".nii"}
         return self._run(Job(title, work, finishInScene, folder.remove), wait)
 
