@@ -13,7 +13,7 @@ from CounterfactualMRILib.controls import ParameterControls
 from CounterfactualMRILib.editing_section import EditingSection
 from CounterfactualMRILib.exchange import ExchangeProblem, gridOfResult
 from CounterfactualMRILib.job_display import JobDisplay
-from CounterfactualMRILib.layout import Comparison, showInSliceViews, sliceInView
+from CounterfactualMRILib.layout import Comparison, registerLayouts, showInSliceViews, sliceInView
 from CounterfactualMRILib.logic import CounterfactualMRILogic
 from CounterfactualMRILib.problems import Problem, ServerProblem
 from CounterfactualMRILib.reader_section import ReaderSection
@@ -50,6 +50,7 @@ class CounterfactualMRI(ScriptedLoadableModule):
         )
         self.parent.acknowledgementText = "Built on MONAI Label and MONAI."
         slicer.app.connect("startupCompleted()", lambda: registerSampleData(str(ICON)))
+        slicer.app.connect("startupCompleted()", registerLayouts)
 
 
 class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -95,6 +96,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         ui.segmentButton.connect("clicked(bool)", self.onSegment)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_INTERVAL_MS)
@@ -135,9 +137,16 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self._attachParameterNode()
         self.onInputChanged()
 
+    def onSceneEndImport(self, caller, event):  # noqa: ARG002
+        """Take up the parameters, volumes and results of a scene that was loaded."""
+        if self.comparison.isBlinded and not self.reading.isReading:
+            self.comparison.restore()  # what that reading showed is not in the scene
+        self._attachParameterNode()
+        self.onInputChanged()
+
     def onNodeRemoved(self, caller, event):  # noqa: ARG002
         """A result that somebody else removed leaves the table too."""
-        if not slicer.mrmlScene.IsClosing():
+        if not (slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting()):
             self.results.show(self.ui.inputSelector.currentNode(), self.results.current())
 
     def _attachParameterNode(self):
@@ -185,6 +194,8 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
 
     def onInputChanged(self, *_):
         """Show how the chosen volume was acquired, as far as its DICOM header says."""
+        if slicer.mrmlScene.IsImporting():
+            return  # not all of it is there yet; `onSceneEndImport` follows
         volume = self.ui.inputSelector.currentNode()
         self._setFactual(*((readAcquisition(volume), whereFrom(volume)) if volume is not None else ({}, "")))
         self.results.show(volume, self.parameterNode.resultVolume)
@@ -193,6 +204,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
 
     def onCaseLoaded(self, volume):
         """Work on a volume that came from the server, and show it unless pairs are being read."""
+        self.parameterNode.inputVolume = volume  # the selector is not bound to it while another module is shown
         self.ui.inputSelector.setCurrentNode(volume)
         if not self.reading.isReading:
             showInSliceViews(volume)

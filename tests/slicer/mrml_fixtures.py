@@ -68,6 +68,17 @@ def unscened(array, affine, nodeClass="vtkMRMLScalarVolumeNode"):
     return node
 
 
+def saveScene(folder) -> str:
+    """Save the scene with its volumes; return its path."""
+    for index, node in enumerate(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")):
+        node.AddDefaultStorageNode(str(folder / f"{index}.nrrd"))
+        node.GetStorageNode().WriteData(node)
+    path = str(folder / "scene.mrml")
+    slicer.mrmlScene.SetURL(path)
+    slicer.mrmlScene.Commit()
+    return path
+
+
 class Layout:
     """What Slicer's layout manager does when a layout comes up: slice logics for its views, linked."""
 

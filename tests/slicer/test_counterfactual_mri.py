@@ -2,6 +2,7 @@
 
 import re
 import time
+from types import SimpleNamespace
 
 import CounterfactualMRI
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 import qt
 import slicer
 from CounterfactualMRI import CounterfactualMRIWidget
-from CounterfactualMRILib.layout import ORIGINAL_VIEW, sliceInView
+from CounterfactualMRILib import results
+from CounterfactualMRILib.layout import LAYOUT_ID, ORIGINAL_VIEW, sliceInView
 from event_loop import Heartbeat, connected, until
-from mrml_fixtures import affineOf, makeVolume, niftiBytes
+from mrml_fixtures import affineOf, makeVolume, niftiBytes, saveScene, unscened
 from scripted_server import Answer, jobScript, multipartAnswer
 
 
@@ -266,3 +268,69 @@ def test_quitting_during_a_job_cancels_it_on_the_server(panel, qapp, scripted):
     until(qapp, lambda: ui.progressBar.maximum == 9)
     panel.cleanup()
     assert ("DELETE", "/jobs/j1") in [received[:2] for received in server.received]
+
+
+def reloaded(tmp_path):
+    """Save the scene and load it again."""
+    path = saveScene(tmp_path)
+    slicer.mrmlScene.Clear()
+    slicer.mrmlScene.SetURL(path)
+    slicer.mrmlScene.Connect()
+
+
+def withResult(panel):
+    """Choose a volume that has a result, select that, and return both."""
+    source = makeVolume()
+    made = unscened(np.zeros((12, 30, 20), np.float32), affineOf(source))
+    node = results.insertCounterfactual(made, source, {"changes": {}}, "1")
+    panel.ui.inputSelector.setCurrentNode(source)
+    panel.parameterNode.resultVolume = node
+    panel.onInputChanged()
+    return source, node
+
+
+def test_a_loaded_scene_shows_its_volume_its_results_and_its_comparison(panel, layout, tmp_path):
+    withResult(panel)
+    panel.ui.compareButton.click()
+    reloaded(tmp_path)
+    assert panel.ui.inputSelector.currentNode().GetName() == "breast"
+    assert panel.ui.resultsTable.rowCount == 1
+    assert panel.results.current().GetName() == "[synthetic] breast"
+    assert panel.comparison.isShown
+    panel.ui.compareButton.click()
+    assert layout.node.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+    panel.ui.compareButton.click()
+    assert panel.comparison.isShown
+
+
+def test_a_scene_saved_during_a_reading_is_not_shown_blinded(panel, layout, tmp_path):
+    withResult(panel)
+    panel.ui.readingButton.click()
+    reloaded(tmp_path)
+    assert not panel.comparison.isBlinded
+    assert not panel.reading.isReading
+
+
+def test_closing_the_scene_during_a_reading_enables_the_panel_again(panel, layout):
+    withResult(panel)
+    panel.ui.readingButton.click()
+    assert not panel.ui.resultsCollapsibleButton.enabled
+    slicer.mrmlScene.Clear()
+    assert panel.ui.resultsCollapsibleButton.enabled
+    assert panel.ui.readingButton.text == "Begin a blinded reading"
+
+
+def test_a_case_that_comes_while_another_module_is_shown_is_the_one_to_work_on(panel):
+    makeVolume()
+    panel.exit()
+    case = makeVolume(name="sub-1")
+    panel.onCaseLoaded(case)
+    panel.enter()
+    assert panel.ui.inputSelector.currentNode() is case
+
+
+def test_layouts_are_registered_at_the_start(layout):
+    CounterfactualMRI.CounterfactualMRI(SimpleNamespace())
+    for slot in slicer.app.startupSlots:
+        slot()
+    assert layout.node.IsLayoutDescription(LAYOUT_ID)

@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 import slicer
 from CounterfactualMRILib.layout import (
+    BLINDED_LAYOUT_ID,
     COUNTERFACTUAL_VIEW,
     DIFFERENCE_VIEW,
     LAYOUT_ID,
+    LAYOUT_WITH_DIFFERENCE_ID,
     ORIGINAL_VIEW,
     Comparison,
     acquisitionOrientation,
+    registerLayouts,
     showInSliceViews,
     sliceInView,
 )
@@ -154,3 +157,20 @@ def test_a_volume_is_shown_in_all_slice_views(layout):
     for view in views:
         assert view.GetSliceCompositeNode().GetBackgroundVolumeID() == volume.GetID()
     assert views[0].GetSliceOffset() == pytest.approx(11, abs=1.1)
+
+
+def test_a_scene_that_was_saved_while_comparing_can_be_left(layout):
+    registerLayouts()
+    layout.node.SetViewArrangement(LAYOUT_ID)
+    comparison = Comparison()
+    assert comparison.isShown
+    comparison.restore()
+    assert layout.node.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+
+
+def test_all_layouts_are_known_from_the_start_and_without_views_nothing_happens(scene, layout):
+    registerLayouts()
+    for number in (LAYOUT_ID, LAYOUT_WITH_DIFFERENCE_ID, BLINDED_LAYOUT_ID):
+        assert layout.node.IsLayoutDescription(number)
+    scene.RemoveNode(layout.node)
+    registerLayouts()

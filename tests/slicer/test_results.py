@@ -5,7 +5,7 @@ import pytest
 import slicer
 from CounterfactualMRILib import results
 from CounterfactualMRILib.exchange import ExchangeProblem
-from mrml_fixtures import affineOf, makeVolume, oblique, toMatrix, unscened
+from mrml_fixtures import affineOf, makeVolume, oblique, saveScene, toMatrix, unscened
 
 EVIDENCE = {
     "synthetic": True,
@@ -47,13 +47,9 @@ def test_counterfactual_is_named_marked_and_shown_like_its_source():
 def test_provenance_survives_saving_and_loading(tmp_path):
     source = makeVolume()
     insert(source)
-    for index, node in enumerate(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")):
-        node.AddDefaultStorageNode(str(tmp_path / f"{index}.nrrd"))
-        assert node.GetStorageNode().WriteData(node)
-    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
-    slicer.mrmlScene.Commit()
+    path = saveScene(tmp_path)
     slicer.startAgain()
-    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.SetURL(path)
     slicer.mrmlScene.Connect()
     node = slicer.util.getNode("[[]synthetic[]]*")
     assert results.isSynthetic(node)
@@ -121,3 +117,21 @@ def test_a_checksum_tells_order_and_value_and_needs_no_certain_layout():
     voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     assert results.checksumOf(voxels) == results.checksumOf(np.asfortranarray(voxels))
     assert results.checksumOf(voxels) != results.checksumOf(voxels[::-1])
+
+
+def test_results_go_to_the_folder_of_their_source_beside_another_patient(tmp_path):
+    insert(makeVolume(name="first"))
+    path = saveScene(tmp_path)
+    slicer.startAgain()
+    second = makeVolume(name="second")  # has the id now that the first patient's volume had
+    slicer.mrmlScene.SetURL(path)
+    slicer.mrmlScene.Import()
+    tree, first = hierarchy(), slicer.util.getNode("first")
+
+    def folderOf(node):
+        return tree.GetItemParent(tree.GetItemByDataNode(node))
+
+    assert tree.GetItemName(folderOf(insert(second))) == "Counterfactual MRI: second"
+    known = folderOf(slicer.util.getNode("[[]synthetic[]] first*"))
+    assert tree.GetItemName(known) == "Counterfactual MRI: first"
+    assert folderOf(insert(first)) == known

@@ -30,6 +30,11 @@ class Comparison:
         """Whether original and counterfactual are shown side by side; not while they are read blinded."""
         return _arrangement() in (LAYOUT_ID, LAYOUT_WITH_DIFFERENCE_ID)
 
+    @property
+    def isBlinded(self) -> bool:
+        """Whether the layout for reading blinded is the current one."""
+        return _arrangement() == BLINDED_LAYOUT_ID
+
     def show(self, original, counterfactual, difference=None) -> None:
         """Show two volumes in linked slice views, in the plane in which they were acquired.
 
@@ -56,8 +61,7 @@ class Comparison:
         layoutNode = _layoutNode()
         if layoutNode is None:
             return
-        if not layoutNode.IsLayoutDescription(layout):
-            layoutNode.AddLayoutDescription(layout, _layoutDescription(_VIEWS[layout]))
+        registerLayouts()
         if _arrangement() not in _VIEWS:
             self._earlierLayout = layoutNode.GetViewArrangement()
         (firstView, original, _), (_, made, _) = shown[:2]
@@ -87,11 +91,11 @@ class Comparison:
             composite.SetForegroundOpacity(0.0 if uncertainty is None else _UNCERTAINTY_OPACITY)
 
     def restore(self) -> None:
-        """Return to the layout that was there before."""
+        """Return to the layout that was there before; to Slicer's usual one if a scene was loaded into ours."""
         self._unlinkWindowLevel()
-        layoutNode = _layoutNode()
-        if self._earlierLayout is not None and _arrangement() in _VIEWS:
-            layoutNode.SetViewArrangement(self._earlierLayout)
+        if _arrangement() in _VIEWS:
+            usual = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+            _layoutNode().SetViewArrangement(usual if self._earlierLayout is None else self._earlierLayout)
         self._earlierLayout = None
 
     def _linkWindowLevel(self, original, counterfactual) -> None:
@@ -121,6 +125,14 @@ class Comparison:
             other.SetWindowLevel(changed.GetWindow(), changed.GetLevel())
         finally:
             self._isCopying = False
+
+
+def registerLayouts() -> None:
+    """Tell Slicer our layouts; without that it cannot show a scene that was saved in one of them."""
+    layoutNode = _layoutNode()
+    for layout, names in _VIEWS.items():
+        if layoutNode is not None and not layoutNode.IsLayoutDescription(layout):
+            layoutNode.AddLayoutDescription(layout, _layoutDescription(names))
 
 
 def acquisitionOrientation(volume) -> str:

@@ -49,10 +49,14 @@ class ReaderSection:
 
     def end(self) -> None:
         """Stop showing pairs; what was read so far is kept until the next study."""
+        wasReading = self.isReading
         self._removeCopies()
         if self.study is not None:
             self._comparison.restore()
         self._cases = []
+        if wasReading:
+            self.showAvailability()
+            self._onChange()
 
     def showAvailability(self, *_) -> None:
         """Enable what can be done now."""

@@ -17,6 +17,9 @@ from CounterfactualMRILib.volume_display import showVolume
 ATTRIBUTE = "CounterfactualMRI."
 SOURCE_ROLE = ATTRIBUTE + "source"
 SYNTHETIC = "[synthetic]"
+#: Attribute of our folders in the subject hierarchy, and what lies in them.
+_FOLDER = ATTRIBUTE + "FolderOf"
+_RESULT_CLASSES = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode")
 _CHECKSUM = ATTRIBUTE + "SourceChecksum"
 #: Roles under which a counterfactual refers to what was made of it.
 _MAP_ROLES = ("difference", "uncertainty")
@@ -209,8 +212,7 @@ def placeInFolder(node, source) -> None:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     if hierarchy is None:
         return
-    sourceItem = _itemOf(hierarchy, source)
-    hierarchy.SetItemParent(_itemOf(hierarchy, node), _folderOf(hierarchy, sourceItem, source))
+    hierarchy.SetItemParent(_itemOf(hierarchy, node), _folderOf(hierarchy, source))
 
 
 def _markSynthetic(node, source, evidence: Mapping[str, Any], version: str) -> None:
@@ -253,16 +255,17 @@ def _inWords(changes: Mapping[str, Any]) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
-def _folderOf(hierarchy, sourceItem: int, source) -> int:
-    parent = hierarchy.GetItemParent(sourceItem)
-    siblings = vtk.vtkIdList()
-    hierarchy.GetItemChildren(parent, siblings, False)
-    for index in range(siblings.GetNumberOfIds()):
-        item = siblings.GetId(index)
-        if hierarchy.GetItemAttribute(item, ATTRIBUTE + "FolderOf") == source.GetID():
-            return item
+def _folderOf(hierarchy, source) -> int:
+    """Return the folder in which results of the source lie, found through one of them: ids change when scenes meet."""
+    nodes = [node for kind in _RESULT_CLASSES for node in slicer.util.getNodesByClass(kind)]
+    for node in nodes:
+        item = hierarchy.GetItemByDataNode(node) if sourceOf(node) is source else 0
+        folder = hierarchy.GetItemParent(item) if item else 0
+        if folder and hierarchy.GetItemAttribute(folder, _FOLDER):
+            return folder
+    parent = hierarchy.GetItemParent(_itemOf(hierarchy, source))
     folder = hierarchy.CreateFolderItem(parent, f"Counterfactual MRI: {source.GetName()}")
-    hierarchy.SetItemAttribute(folder, ATTRIBUTE + "FolderOf", source.GetID())
+    hierarchy.SetItemAttribute(folder, _FOLDER, source.GetName())
     return folder
 
 
