@@ -15,6 +15,7 @@ from CounterfactualMRILib.exchange import ExchangeProblem, gridOfResult
 from CounterfactualMRILib.job_display import JobDisplay
 from CounterfactualMRILib.layout import Comparison, registerLayouts, showInSliceViews, sliceInView
 from CounterfactualMRILib.logic import CounterfactualMRILogic
+from CounterfactualMRILib.preset_section import PresetSection
 from CounterfactualMRILib.problems import Problem, ServerProblem
 from CounterfactualMRILib.reader_section import ReaderSection
 from CounterfactualMRILib.results_section import ResultsSection
@@ -62,7 +63,6 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.factual = {}
         self.targets = None
         self.options = None
-        self.presets = ()
         self.guiTag = None
         self.timer = None
         self.comparison = Comparison()
@@ -82,14 +82,13 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.serverSection = ServerSection(ui, self.logic, self.showAvailability)
         self.case = CaseSection(ui, self.logic, self._start, self.onCaseLoaded, self.showAvailability)
         self.results = ResultsSection(ui, self.logic, self.comparison, self.onResultSelected, self.wake)
+        self.presets = PresetSection(ui, self._ask, self.display.say)
         self.editing = EditingSection(ui, self.onEdit, self.onCancel, self.showAvailability)
         self.training = TrainingSection(ui, self.logic, lambda: self.parameterNode, self.wake)
         self.reading = ReaderSection(ui, self.comparison, self.onReadingChanged)
         ui.testConnectionButton.connect("clicked(bool)", self.onTestConnection)
         ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
         ui.predictButton.connect("clicked(bool)", self.onPredict)
-        ui.presetComboBox.connect("currentIndexChanged(int)", self.onPreset)
-        ui.likeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onLike)
         ui.generateButton.connect("clicked(bool)", self.onGenerateOrCancel)
         ui.previewButton.connect("clicked(bool)", self.onPreview)
         ui.askAgainButton.connect("clicked(bool)", self.onAskAgain)
@@ -171,7 +170,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.targets = ParameterControls(ui.targetsContainer, model.targets() if model else (), self.onRequestChanged)
         self.options = ParameterControls(ui.optionsContainer, model.options() if model else (), self.onRequestChanged)
         ui.targetsHint.visible = model is None
-        self._offerPresets(model.presets if model else ())
+        self.presets.offer(model)
         self.case.offer(server)
         self.editing.offer(server)
         self.training.offer(server)
@@ -180,15 +179,6 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.options.setValues(requested)
         self.targets.setPresent(self.factual)
         return f"Connected. Models: {', '.join(sorted(server.models))}."
-
-    def _offerPresets(self, presets):
-        box = self.ui.presetComboBox
-        self.presets = ()
-        box.clear()
-        for text in ("Like a usual scanner...", *(preset.name for preset in presets)):
-            box.addItem(text)
-        box.enabled = bool(presets)
-        self.presets = tuple(presets)
 
     # ---- scan ----------------------------------------------------------------------------------
 
@@ -240,22 +230,6 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self.parameterNode.requested = json.dumps({**self.targets.values(), **self.options.values()})
         self.showAvailability()
 
-    def onPreset(self, index):
-        """Ask for the usual protocol of a scanner."""
-        if self.presets and index > 0:
-            self._ask(self.presets[index - 1].values)
-
-    def onLike(self, *_):
-        """Ask for the parameters with which another volume was acquired."""
-        volume = self.ui.likeSelector.currentNode()
-        if volume is None or self.targets is None:
-            return
-        acquisition = readAcquisition(volume)
-        if acquisition:
-            self._ask(acquisition)
-        else:
-            self.display.say(f"No acquisition parameters of {volume.GetName()} are known: it has no DICOM header.")
-
     def onAskAgain(self, *_):
         """Put what the selected result was made with back into the controls; the same seed gives the same again."""
         node = self.results.current()
@@ -266,7 +240,9 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self._ask(results.requestedChangesOf(evidence))
 
     def _ask(self, values):
-        """Show values in the controls: those that differ from how the volume was acquired."""
+        """Show values in the controls, if there are any: those that differ from how the volume was acquired."""
+        if self.targets is None:
+            return
         wanted = {name: value for name, value in values.items() if self.factual.get(name) != value}
         self.targets.setValues(wanted)
         self.onRequestChanged()
@@ -321,11 +297,7 @@ class CounterfactualMRIWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
     def onReadingChanged(self):
         """While pairs are read blinded, nothing else may tell which is which; results of that time are listed after."""
         ui, isReading = self.ui, self.reading.isReading
-        for section in (
-            ui.resultsCollapsibleButton,
-            ui.counterfactualCollapsibleButton,
-            ui.editingCollapsibleButton,
-        ):
+        for section in (ui.resultsCollapsibleButton, ui.counterfactualCollapsibleButton, ui.editingCollapsibleButton):
             section.collapsed = isReading
             section.enabled = not isReading
         if not isReading:

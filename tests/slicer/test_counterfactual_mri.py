@@ -117,28 +117,6 @@ def test_generate_shows_progress_then_result_warning_and_comparison(panel, qapp,
     until(qapp, lambda: not panel.timer.active)
 
 
-def test_a_preset_asks_for_what_differs_from_the_volume(panel, qapp, scripted):
-    makeVolume()
-    ui = connected(panel, qapp, scripted())
-    panel._setFactual({"field_strength_t": 1.5})
-    assert ui.presetComboBox.enabled
-    ui.presetComboBox.currentIndex = 1
-    assert panel.targets.values() == {"echo_time_ms": 2.3}
-    assert ui.generateButton.enabled
-
-
-def test_parameters_are_taken_from_another_volume(panel, qapp, scripted, monkeypatch):
-    makeVolume()
-    other = makeVolume(name="other")
-    ui = connected(panel, qapp, scripted())
-    ui.likeSelector.setCurrentNode(other)
-    assert "No acquisition parameters of other are known" in ui.statusLabel.text
-    monkeypatch.setattr(CounterfactualMRI, "readAcquisition", lambda node: {"echo_time_ms": 1.9, "unknown": 3})
-    ui.likeSelector.setCurrentNode(None)
-    ui.likeSelector.setCurrentNode(other)
-    assert panel.targets.values() == {"echo_time_ms": 1.9}
-
-
 def test_the_same_is_asked_for_again(panel, qapp, scripted, tmp_path):
     source = makeVolume()
     image = niftiBytes(np.zeros((12, 30, 20), np.float32), affineOf(source), tmp_path)
