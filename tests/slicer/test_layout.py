@@ -174,3 +174,15 @@ def test_all_layouts_are_known_from_the_start_and_without_views_nothing_happens(
         assert layout.node.IsLayoutDescription(number)
     scene.RemoveNode(layout.node)
     registerLayouts()
+
+
+def test_a_slice_view_without_a_singleton_tag_counts_too(layout):
+    source, red = straight(), layout.sliceLogic("Red")
+    for name in ("Red", "Green", "Yellow"):
+        slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode"))
+    red.SetSliceNode(None)
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
+    view.SetLayoutName("Another extension's")
+    view.SetOrientation("Axial")
+    view.SetSliceOffset(8)
+    assert sliceInView(source) == 4

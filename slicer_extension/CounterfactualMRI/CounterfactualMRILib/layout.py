@@ -149,10 +149,12 @@ def sliceInView(volume) -> int | None:
     Counted along its third axis; ``None`` if no view lies in that plane or near it, or it shows it beside the volume.
     While the comparison is shown its views count, else all others.
     """
-    isOurs = _arrangement() in _VIEWS
-    names = [node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
-    for name in _VIEWS[_arrangement()] if isOurs else [name for name in names if name not in _LOOKS]:
-        centre, normal = _planeOf(slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode"))
+    shown = _VIEWS.get(_arrangement(), ())
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        name = node.GetLayoutName()
+        if name not in shown and (shown or name in _LOOKS):
+            continue
+        centre, normal = _planeOf(node)
         here = _voxelAt(volume, centre)
         ahead = _voxelAt(volume, [place + step for place, step in zip(centre, normal)])
         steps = [abs(b - a) * size for a, b, size in zip(here, ahead, volume.GetSpacing())]
