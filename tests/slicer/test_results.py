@@ -46,7 +46,7 @@ def test_counterfactual_is_named_marked_and_shown_like_its_source():
 
 def test_provenance_survives_saving_and_loading(tmp_path):
     source = makeVolume()
-    insert(source)
+    insert(source, checksum=results.checksumOf(slicer.util.arrayFromVolume(source)))
     path = saveScene(tmp_path)
     slicer.startAgain()
     slicer.mrmlScene.SetURL(path)
@@ -54,6 +54,7 @@ def test_provenance_survives_saving_and_loading(tmp_path):
     node = slicer.util.getNode("[[]synthetic[]]*")
     assert results.isSynthetic(node)
     assert results.sourceOf(node).GetName() == "breast"
+    results.requireSameSource(node)
     assert json.loads(node.GetAttribute("CounterfactualMRI.Evidence")) == EVIDENCE
 
 
