@@ -106,6 +106,49 @@ def test_nrrd_data_in_another_file_are_not_read(tmp_path, field):
         read_image(tmp_path / "thief.nrrd")
 
 
+def read_by_itk(path):
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        return sitk.GetArrayFromImage(reader.Execute()).tobytes()
+    except RuntimeError:
+        return b""
+
+
+def test_nrrd_data_in_another_file_are_not_read_whatever_ends_the_lines(tmp_path):
+    rng = np.random.default_rng(5)
+    secret = b"DOE^JANE" * 8
+    (tmp_path / "secret.raw").write_bytes(secret)
+    fields = ["type: uint8", "dimension: 3", "sizes: 4 4 4", "encoding: raw", "# note", "key:=value"]
+    thief, could = tmp_path / "thief.nrrd", 0
+    for _ in range(300):
+        name = rng.choice(["data file", "datafile", "Data File", "DATAFILE"])
+        lines = [*rng.permutation([*fields, f"{name}: {tmp_path}/secret.raw"]), "", "", ""]
+        ends = rng.choice(["\n", "\r", "\r\n"], len(lines) + 1)
+        thief.write_bytes("".join(line + end for line, end in zip(["NRRD0004", *lines], ends, strict=True)).encode())
+        could += read_by_itk(thief) == secret
+        with pytest.raises(CfmriError):
+            read_image(thief)
+    assert could > 100  # ITK alone would have read it
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_nrrd_with_any_line_end_is_read(tmp_path, end):
+    header = ["NRRD0004", "type: uint8", "dimension: 3", "sizes: 2 2 2", "encoding: raw", "", ""]
+    (tmp_path / "v.nrrd").write_bytes(end.join(header).encode() + bytes(range(1, 9)))
+    assert read_image(tmp_path / "v.nrrd").volume.voxels.sum() == 36
+
+
+@pytest.mark.parametrize("extension", [".hdf5", ".mha", ".vtk", ".tif", ".nii", ".gipl"])
+def test_another_format_under_the_name_of_nrrd_is_refused(tmp_path, extension):
+    other = tmp_path / f"v{extension}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((4, 4, 4), np.float32)), other)
+    disguised = tmp_path / "v.nrrd"
+    disguised.write_bytes(other.read_bytes() + b"\n\n")
+    with pytest.raises(CfmriError):
+        read_image(disguised)
+
+
 def test_a_colour_image_is_refused(tmp_path):
     sitk.WriteImage(sitk.Image([2, 2, 2], sitk.sitkVectorUInt8, 3), tmp_path / "c.nrrd")
     with pytest.raises(CfmriError):

@@ -112,6 +112,7 @@ def _nifti_header(path: Path) -> nibabel.Nifti1Header:
 def _read_nrrd(path: Path) -> Volume:
     _require_attached(path)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO")  # by content, ITK would hand it to any of its parsers
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -131,8 +132,10 @@ def _read_nrrd(path: Path) -> Volume:
 def _require_attached(path: Path) -> None:
     """Refuse a header that names another file as its data: a client could have any file of the server read."""
     with path.open("rb") as file:
-        header, end, _ = file.read(_NRRD_HEADER_BYTES).replace(b"\r\n", b"\n").partition(b"\n\n")
-    names = {line.partition(b":")[0].strip().lower().replace(b" ", b"") for line in header.split(b"\n")}
+        beginning = file.read(_NRRD_HEADER_BYTES)
+    # A lone carriage return ends a line too, as the NRRD reader has it.
+    header, end, _ = beginning.replace(b"\r\n", b"\n").replace(b"\r", b"\n").partition(b"\n\n")
+    names = {b"".join(line.partition(b":")[0].lower().split()) for line in header.split(b"\n")}
     if not end:
         raise DicomReadError("The file is not a readable NRRD image.", "Export it again.")
     if b"datafile" in names:
