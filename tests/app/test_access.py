@@ -171,6 +171,35 @@ def test_each_event_says_who_did_what_with_which_model(guarded):
     assert {event["action"] for event in find(log, job)} == {"start job", "end job", "export result"}
 
 
+def logged(guarded: Guarded, identifier: str) -> list[object]:
+    """Actions that the log knows of an image or a session."""
+    return [event["action"] for event in find(guarded.server.studies / ".monailabel/audit/audit.jsonl", identifier)]
+
+
+def test_a_client_cannot_choose_what_is_logged(guarded):
+    content = guarded.ask("reader", "GET", "/datastore/image?image=sub-0001&id=NOBODY&label=NOBODY").content
+    guarded.ask("annotator", "PUT", "/datastore/label?image=sub-0002&label=NOBODY&id=NOBODY")
+    guarded.ask("annotator", "PUT", "/datastore/label/info?label=sub-0002&tag=x&image=NOBODY")
+    guarded.ask("admin", "DELETE", "/datastore/image?id=absent&image=NOBODY&id=absent-too&label=NOBODY")
+    upload = {"file": ("v.nii.gz", content)}
+    guarded.ask("reader", "POST", "/infer/iap_predictor?image=NOBODY&session_id=NOBODY", files=upload)
+    guarded.ask("reader", "POST", "/infer/iap_predictor?image=NOBODY&session_id=0")
+    assert logged(guarded, "NOBODY") == []
+    assert "export image" in logged(guarded, "sub-0001")
+    assert {"save label", "save label info"} <= set(logged(guarded, "sub-0002"))
+    assert logged(guarded, "absent-too") == ["delete image"]
+    assert logged(guarded, "0") == ["infer"]
+
+
+def test_an_id_that_the_server_made_is_logged(guarded):
+    content = guarded.ask("reader", "GET", "/datastore/image?image=sub-0001").content
+    made = guarded.ask("annotator", "PUT", "/datastore/image", files={"file": ("made.nii.gz", content)}).json()["image"]
+    assert logged(guarded, made) == ["save image"]
+    assert guarded.ask("admin", "DELETE", f"/datastore/image?id={made}").is_success
+    session = guarded.ask("reader", "PUT", "/session/", files={"files": ("v.nii.gz", content)}).json()["session_id"]
+    assert logged(guarded, session) == ["save session"]
+
+
 def weights_sha256(guarded: Guarded, kind: str) -> str:
     description = guarded.server.models / kind / "model.json"
     return json.loads(description.read_text())["sha256"]

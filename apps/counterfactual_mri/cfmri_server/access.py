@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from starlette.datastructures import QueryParams
+
 from cfmri_server.tokens import Role
 
 _ANYONE, _READER, _ANNOTATOR, _ADMIN = Role
@@ -26,6 +28,8 @@ class Route:
         role: Least role that may use it.
         action: What the audit log calls it; empty for what is not logged.
         takes_files: Whether its body may be as large as an image.
+        image: Query parameter by which it names an image (a label has its image's id); empty where there is none, or
+            where the route itself notes what it used.
     """
 
     method: str
@@ -33,11 +37,16 @@ class Route:
     role: Role
     action: str = ""
     takes_files: bool = False
+    image: str = ""
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The path as an expression; its groups are the ``{names}``."""
         return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path.rstrip("/")) + "/?")
+
+    def image_in(self, query: bytes) -> str | None:
+        """Return the image that a query string names, read as the route will read it; ``None`` if it names none."""
+        return QueryParams(query).get(self.image) if self.image else None
 
 
 ROUTES = (
@@ -64,21 +73,21 @@ ROUTES = (
     Route("DELETE", "/batch/infer", _ADMIN, "stop batch infer"),
     # Images and labels
     Route("GET", "/datastore/", _READER),
-    Route("PUT", "/datastore/", _ANNOTATOR, "save image", takes_files=True),
-    Route("DELETE", "/datastore/", _ADMIN, "delete image"),
+    Route("PUT", "/datastore/", _ANNOTATOR, "save image", takes_files=True, image="image"),
+    Route("DELETE", "/datastore/", _ADMIN, "delete image", image="id"),
     Route("HEAD", "/datastore/image", _READER),
-    Route("GET", "/datastore/image", _READER, "export image"),
-    Route("PUT", "/datastore/image", _ANNOTATOR, "save image", takes_files=True),
-    Route("DELETE", "/datastore/image", _ADMIN, "delete image"),
+    Route("GET", "/datastore/image", _READER, "export image", image="image"),
+    Route("PUT", "/datastore/image", _ANNOTATOR, "save image", takes_files=True, image="image"),
+    Route("DELETE", "/datastore/image", _ADMIN, "delete image", image="id"),
     Route("GET", "/datastore/image/info", _READER),
-    Route("PUT", "/datastore/image/info", _ANNOTATOR, "save image info"),
+    Route("PUT", "/datastore/image/info", _ANNOTATOR, "save image info", image="image"),
     Route("HEAD", "/datastore/label", _READER),
-    Route("GET", "/datastore/label", _READER, "export label"),
-    Route("PUT", "/datastore/label", _ANNOTATOR, "save label", takes_files=True),
-    Route("DELETE", "/datastore/label", _ADMIN, "delete label"),
+    Route("GET", "/datastore/label", _READER, "export label", image="label"),
+    Route("PUT", "/datastore/label", _ANNOTATOR, "save label", takes_files=True, image="image"),
+    Route("DELETE", "/datastore/label", _ADMIN, "delete label", image="id"),
     Route("GET", "/datastore/label/info", _READER),
-    Route("PUT", "/datastore/label/info", _ANNOTATOR, "save label info"),
-    Route("PUT", "/datastore/updatelabelinfo", _ANNOTATOR, "save label info"),
+    Route("PUT", "/datastore/label/info", _ANNOTATOR, "save label info", image="label"),
+    Route("PUT", "/datastore/updatelabelinfo", _ANNOTATOR, "save label info", image="label"),
     Route("GET", "/datastore/dataset", _ANNOTATOR, "export dataset"),
     # Learning
     Route("POST", "/activelearning/{strategy}", _ANNOTATOR, "next sample"),

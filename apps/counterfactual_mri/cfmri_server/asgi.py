@@ -25,7 +25,7 @@ from cfmri_core import __version__
 from cfmri_core.errors import CfmriError
 from cfmri_server import active_learning, archive_routes, inference, publishing, training
 from cfmri_server.audit import AuditLog
-from cfmri_server.audit_trail import AuditTrail
+from cfmri_server.audit_trail import AuditTrail, noted
 from cfmri_server.exposure import Exposure
 from cfmri_server.guard import Guard
 from cfmri_server.identifiers import require_file_name, require_image_extension, require_session_id
@@ -54,6 +54,7 @@ async def healthz() -> dict[str, Any]:
 @uploads.put("/datastore/", include_in_schema=False)
 @uploads.put("/datastore/image", tags=["Datastore"])
 def add_image(
+    request: Request,
     background_tasks: BackgroundTasks,
     file: Annotated[UploadFile, File()],
     image: str | None = None,
@@ -62,7 +63,9 @@ def add_image(
     """Store an image; as MONAI Label's route, but off the event loop."""
     require_json_object("params", params)
     require_file_name(file.filename or "")
-    return stock_datastore.add_image(background_tasks, image, params, file)
+    answer: dict[str, Any] = stock_datastore.add_image(background_tasks, image, params, file)
+    noted(request.scope)["image"] = answer["image"]
+    return answer
 
 
 @uploads.put("/datastore/label", tags=["Datastore"])
@@ -120,6 +123,7 @@ def remove_session(session_id: str) -> Any:
 
 @sessions.put("/session/", tags=["Session"])
 def create_session(
+    request: Request,
     background_tasks: BackgroundTasks,
     files: Annotated[list[UploadFile], File()],
     expiry: int = 0,
@@ -135,6 +139,7 @@ def create_session(
             f"{number:05d}.dcm" if len(files) > 1 else f"image{require_image_extension(file.filename or '')}"
         )
     answer: dict[str, Any] = stock_session.create_session(background_tasks, False, expiry, files)
+    noted(request.scope)["session"] = answer["session_id"]
     return answer
 
 

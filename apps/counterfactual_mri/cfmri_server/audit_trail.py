@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,9 +21,6 @@ _NOTES, _LOG = "cfmri.audit", "cfmri.audit_log"
 
 #: Refused logins are written at most so often, in seconds, with their number: they must not fill the disk.
 SECONDS_BETWEEN_REFUSALS = 1.0
-
-#: Query parameters that name an image (a label has its image's id) or a session, and what the log calls them.
-_QUERY_IDS = {"image": "image", "label": "image", "id": "image", "session_id": "session"}
 
 #: Values of a path that are no ids. A client may write anything there, so they count only where they were accepted.
 _NAMES = ("model", "strategy", "method")
@@ -92,6 +88,4 @@ class AuditTrail:
 
 def _event(scope: Scope, status: int) -> dict[str, Any]:
     notes = {name: value for name, value in noted(scope).items() if status < 400 or name not in _NAMES}
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    ids = {field: query[name][-1] for name, field in _QUERY_IDS.items() if name in query}
-    return {**notes, **ids, "status": status}
+    return {**notes, "status": status}

@@ -122,6 +122,8 @@ class Guard:
         notes = noted(scope)
         if route:
             notes["route"] = f"{route.method} {route.path}"
+            if image := route.image_in(scope["query_string"]):
+                notes["image"] = image
         server = scope.get("server")
         is_exposed = server is not None and not is_loopback(server[0])
         if is_exposed and (self.tokens is None or scope["scheme"] != "https"):

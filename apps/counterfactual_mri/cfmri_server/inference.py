@@ -91,6 +91,12 @@ class Input:
         """The datastore image that is used, or an empty text."""
         return "" if self.file is not None or self.session_id else self.image
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """What is used, as the audit log calls it; nothing for an upload."""
+        ids = {"image": self.image_id, "session": "" if self.file is not None else self.session_id}
+        return {name: value for name, value in ids.items() if value}
+
 
 async def request_input(
     image: str = "",
@@ -123,6 +129,7 @@ async def info() -> Response:
 @router.post("/infer/{model}", tags=["Infer"])
 async def infer(request: Request, model: str, given: RequestInput, output: str = "all") -> Response:
     """Run an inference and wait for it; a client that goes away cancels it."""
+    noted(request.scope).update(given.ids)
     wanted = _output(output)
     job = await _threaded(partial(submit, model, given, is_lasting=False))
     finished = asyncio.wrap_future(job.finished)
@@ -140,6 +147,7 @@ async def infer(request: Request, model: str, given: RequestInput, output: str =
 @router.post("/jobs/{model}", tags=["Jobs"], status_code=202)
 async def create_job(request: Request, model: str, given: RequestInput) -> dict[str, str]:
     """Queue an inference; it goes on without its client."""
+    noted(request.scope).update(given.ids)
     job = await _threaded(submit, model, given)
     noted(request.scope)["job"] = job.id
     write = later(request.scope)
