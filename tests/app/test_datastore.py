@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
@@ -122,6 +123,49 @@ def test_no_image_takes_the_name_of_the_datastore_s_own_file(datastore, folder, 
             "datastore_v2", str(write_nifti(tmp_path / "u" / "u.nii.gz")), {"acquisition": {"echo_time_ms": 2.4}}
         )
     assert (folder / "datastore_v2.json").read_text() == before
+
+
+@pytest.fixture
+def other_process(folder, datastore) -> ContainedDatastore:
+    """The same folder as a batch process knows it; what is changed from here on, it has not seen."""
+    return ContainedDatastore(folder, auto_reload=False, read_only=False)
+
+
+def test_what_another_process_wrote_meanwhile_is_kept(datastore, other_process, folder, tmp_path):
+    label = str(write_nifti(tmp_path / "u" / "l.nii.gz"))
+    datastore.save_label("scan-1", label, "final", {"by": "ann"})
+    datastore.update_image_info("scan-1", {"note": "important"})
+    datastore.add_image("scan-2", label, {"site": "X"})
+    other_process.save_label("scan-1", label, "original", {"model": "m"})
+    datastore.update_label_info("scan-1", "final", {"checked": True})
+    other_process.update_image_info("scan-1", {"more": 1})
+    now = ContainedDatastore(folder, auto_reload=False, read_only=False)
+    assert now.get_label_info("scan-1", "final") | {"by": "ann", "checked": True} == now.get_label_info(
+        "scan-1", "final"
+    )
+    assert now.get_label_info("scan-1", "original")["model"] == "m"
+    info = now.get_image_info("scan-1")
+    assert (info["note"], info["more"], now.get_image_info("scan-2")["site"]) == ("important", 1, "X")
+
+
+def test_two_processes_that_write_at_once_lose_nothing(datastore, other_process, folder):
+    def write(store, name):
+        for number in range(40):
+            store.update_image_info("scan-1", {f"{name}{number}": number})
+            store.refresh()
+
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(write, datastore, "a"), pool.submit(write, other_process, "b")]:
+            done.result()
+    info = ContainedDatastore(folder, auto_reload=False, read_only=False).get_image_info("scan-1")
+    assert {f"{name}{number}" for name in "ab" for number in range(40)} <= set(info)
+
+
+def test_what_is_not_there_has_no_info(datastore):
+    with pytest.raises(NotFoundError):
+        datastore.update_image_info("absent", {"x": 1})
+    with pytest.raises(NotFoundError):
+        datastore.update_label_info("scan-1", "final", {"x": 1})
 
 
 def test_an_archive_needs_labels(datastore):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import CfmriError, RequestError
@@ -34,6 +33,7 @@ class ContainedDatastore(LocalDatastore):
     """A datastore whose ids, tags and extensions cannot leave its folder."""
 
     def __init__(self, folder: Path, *, auto_reload: bool, read_only: bool) -> None:
+        self._lock = FileLock(folder / ".lock")  # the base class's file; a thread that holds it may enter again
         extensions = [f"*{extension}" for extension in IMAGE_EXTENSIONS]
         super().__init__(str(folder), extensions=extensions, auto_reload=auto_reload, read_only=read_only)
 
@@ -87,6 +87,12 @@ class ContainedDatastore(LocalDatastore):
             known = {}
         return {**info, "acquisition": known} if known else info
 
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Note something of an image."""
+        with self._listed() as images:
+            self.require_image(image_id)
+            images[image_id].image.info.update(info)
+
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Store a label under an existing image's id, in this folder only."""
         self.require_image(image_id)
@@ -102,6 +108,12 @@ class ContainedDatastore(LocalDatastore):
         """Return the file of a label, or an empty text."""
         return str(super().get_label_uri(require_image_id(label_id), require_label_tag(label_tag)))
 
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Note something of a label."""
+        with self._listed() as images:
+            self._require_label(label_id, label_tag)
+            images[label_id].labels[label_tag].info.update(info)
+
     def remove_image(self, image_id: str) -> None:
         """Remove an image, its labels and its sidecar."""
         file = self.require_image(image_id)
@@ -113,8 +125,7 @@ class ContainedDatastore(LocalDatastore):
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove one label of an image."""
-        if not self.get_label_uri(label_id, label_tag):
-            raise NotFoundError("There is no such label.", field="id", value=label_id)
+        self._require_label(label_id, label_tag)
         super().remove_label(label_id, label_tag)
         with self._listed() as images:
             if label_id in images:
@@ -126,12 +137,17 @@ class ContainedDatastore(LocalDatastore):
             raise RequestError("No image has a final label yet.", "Save one with PUT /datastore/label first.")
         return str(super().get_dataset_archive(limit_cases))
 
+    def _require_label(self, label_id: str, label_tag: str) -> None:
+        if not self.get_label_uri(label_id, label_tag):
+            raise NotFoundError("There is no such label.", field="id", value=label_id)
+
     @contextmanager
     def _listed(self) -> Iterator[dict[str, ImageLabelModel]]:
-        """Change the list at once; the base class leaves that to its watcher, which may pass over the event."""
-        with FileLock(self._lock_file):
+        """Change the list as it is now: other processes change it too, and the watcher may pass over their events."""
+        with self._lock:
+            self._init_from_datastore_file()
             yield self._datastore.objects
-            self._update_datastore_file(lock=False)
+            self._update_datastore_file()
 
     def _is_there(self, image_id: str, file: Path) -> bool:  # noqa: ARG002 - for those that know more than files
         """Whether there is an image of that id."""
@@ -158,14 +174,39 @@ class ContainedDatastore(LocalDatastore):
         listed = super()._list_files(path, patterns)
         return {name: file for name, file in listed.items() if is_image_id(self._to_id(name)[0])}
 
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        if lock:
-            with FileLock(self._lock_file):
-                self._update_datastore_file(lock=False)
-            return
-        content = self._datastore.model_dump(exclude={"base_path"})
-        write_text(Path(self._datastore_config_path), json.dumps(content, indent=2, default=str))
-        self._config_ts = os.stat(self._datastore_config_path).st_mtime  # noqa: PTH116  (the base class compares it)
+    def _reconcile_datastore(self) -> None:
+        with self._lock:  # what another process writes between reading and writing would be lost
+            super()._reconcile_datastore()
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        """Take up the list that another process wrote."""
+        with self._lock:
+            written = _stamp(Path(self._datastore_config_path))
+            if written in (None, self._config_ts):
+                return
+            try:
+                text = Path(self._datastore_config_path).read_text(encoding="utf-8")
+                self._datastore = LocalDatastoreModel.model_validate_json(text)
+            except ValueError:
+                if throw_exception:
+                    raise
+                return
+            self._datastore.base_path = self._datastore_path
+            self._config_ts = written
+
+    def _update_datastore_file(self, lock: bool = True) -> None:  # noqa: ARG002 - a parameter of the base class
+        with self._lock:
+            content = self._datastore.model_dump(exclude={"base_path"})
+            write_text(Path(self._datastore_config_path), json.dumps(content, indent=2, default=str))
+            self._config_ts = _stamp(Path(self._datastore_config_path))
+
+
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written anew, however soon; ``None`` where there is none."""
+    if not file.is_file():
+        return None
+    status = file.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _copy(source: Path, target: Path) -> None:
