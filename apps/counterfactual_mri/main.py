@@ -5,6 +5,7 @@ Served by ``cfmri serve STUDIES``. MONAI Label finds the class by its direct bas
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ class CounterfactualMriApp(MONAILabelApp):
     def infer(self, request: Any, datastore: Any = None) -> Any:
         """Run as MONAI Label's batch inference asks for it; the image may still be in an archive."""
         self._datastore.on_disk(self._datastore.require_image(request["image"]))
-        return super().infer(request, datastore)
+        with tempfile.TemporaryDirectory() as folder:  # the result is saved as a label meanwhile
+            return super().infer({**request, "folder": folder}, datastore)
 
     def init_infers(self) -> dict[str, Any]:
         """Return the inference task of each model."""

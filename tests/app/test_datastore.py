@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +14,6 @@ import pytest
 from cfmri_server.datastore import ContainedDatastore
 from cfmri_server.problem import FieldError, NotFoundError
 
-from app.answers import refusal
-from app.archive_server import wait_until
 from cfmri_core.errors import CfmriError, RequestError
 
 
@@ -170,65 +170,17 @@ def test_what_is_not_there_has_no_info(datastore):
 
 def test_an_archive_needs_labels(datastore):
     with pytest.raises(RequestError):
-        datastore.get_dataset_archive(None)
+        datastore.write_dataset(io.BytesIO())
 
 
-def test_labels_go_through_monailabels_routes(server, tmp_path):
-    label = tmp_path / "label.nii.gz"
-    with (server.studies / ".monailabel/datastore/sub-0001.nii.gz").open("rb") as stream:
-        content = stream.read()
-    url = "/datastore/label?image=sub-0001&tag=draft"
-    answer = server.http.put(url, files={"label": ("label.nii.gz", content)}, data={"params": "{}"})
-    assert answer.json() == {"image": "sub-0001", "label": "sub-0001"}
-    assert server.http.get("/datastore/label?label=sub-0001&tag=draft").content == content
-    assert not label.exists()
-    assert server.http.delete("/datastore/label?id=sub-0001&tag=draft").is_success
-
-
-def test_images_go_through_monailabels_routes(server):
-    content = (server.studies / ".monailabel/datastore/sub-0001.nii.gz").read_bytes()
-    answer = server.http.put("/datastore/?image=uploaded", files={"file": ("u.nii.gz", content)})
-    assert answer.json() == {"image": "uploaded"}
-    assert server.http.get("/datastore/image?image=uploaded").content == content
-    assert server.http.delete("/datastore/image?id=uploaded").is_success
-    refusal(server.http.post("/infer/iap_predictor?image=uploaded"), 404)
-
-
-@pytest.mark.parametrize(
-    ("path", "field"),
-    [
-        ("/datastore/image?image=..%2F..%2Foutside", "file"),
-        ("/datastore/label?image=sub-0001&tag=..%2F..%2Foutside", "label"),
-    ],
-)
-def test_uploads_cannot_leave_the_folder(server, path, field):
-    before = everything(server.studies.parent)
-    refusal(server.http.put(path, files={field: ("x.nii.gz", b"x")}), 422)
-
-    def leftovers():
-        return {path for path in everything(server.studies.parent) - before if "work" not in path.parts}
-
-    wait_until(lambda: not leftovers(), timeout_s=3)  # the list may be being written for what a test before it did
-
-
-@pytest.mark.parametrize(
-    ("path", "field"), [("/datastore/image?image=a", "file"), ("/datastore/label?image=a", "label")]
-)
-def test_a_file_name_with_a_control_character_is_refused(server, path, field):
-    head = f'--b\r\nContent-Disposition: form-data; name="{field}"; filename="x\0.nii.gz"\r\n\r\n'
-    answer = server.http.put(
-        path, content=f"{head}x\r\n--b--\r\n".encode(), headers={"Content-Type": "multipart/form-data; boundary=b"}
-    )
-    refusal(answer, 422)
-
-
-def test_active_learning_offers_an_unlabelled_image_or_nothing(server):
-    assert server.http.post("/activelearning/random", json={}).json() == {}
-    refusal(server.http.post("/activelearning/unknown", json={}), 404)
-
-
-def test_an_image_is_checked_by_checksums_there_are(server):
-    assert server.http.head("/datastore/image?image=sub-0001").status_code == 200
-    for check_sum, status in (("SHA256:00", 404), ("00", 404), ("CRC:00", 422), ("{}", 422)):
-        answer = server.http.head("/datastore/image", params={"image": "sub-0001", "check_sum": check_sum})
-        assert answer.status_code == status
+def test_an_archive_holds_labelled_images_with_their_labels(datastore, folder, tmp_path):
+    label = str(write_nifti(tmp_path / "u" / "l.nii.gz"))
+    datastore.add_image("scan-2", label, {})
+    for image in ("scan-1", "scan-2"):
+        datastore.save_label(image, label, "final", {})
+    for limit, count in ((None, 2), (1, 1), (0, 2), (-1, 2), (9, 2)):
+        datastore.write_dataset(file := io.BytesIO(), limit)
+        images = [f"{kind}/scan-{number}.nii.gz" for number in range(1, count + 1) for kind in ("image", "label")]
+        with zipfile.ZipFile(file) as archive:
+            assert sorted(archive.namelist()) == sorted([*images, "metadata.json"])
+            assert archive.read("image/scan-1.nii.gz") == (folder / "scan-1.nii.gz").read_bytes()

@@ -49,6 +49,8 @@ def test_batch_inference_stores_labels(server):
     url = "/batch/infer/tissue_segmenter?images=labeled"
     refusal(server.http.post(url, json={"image": "/etc/passwd"}), 422)
     refusal(server.http.post(url, json={"label_tag": "../x"}), 422)
+    temporary = server.studies / ".monailabel/work/tmp"
+    before = set(temporary.iterdir())
     body = {"device": "cuda", "multi_gpu": True, "save_label": True, "label_tag": "batch", "max_batch_size": 1}
     assert server.http.post(url, json=body).json()["status"] in ("SUBMITTED", "RUNNING")
     deadline = time.monotonic() + 250
@@ -57,4 +59,5 @@ def test_batch_inference_stores_labels(server):
         time.sleep(0.3)
     assert task["status"] == "DONE", task
     labels = server.studies / ".monailabel/datastore/labels/batch/sub-0001.nii.gz"
+    assert set(temporary.iterdir()) <= before
     assert nibabel.load(labels).get_data_dtype() == np.uint8

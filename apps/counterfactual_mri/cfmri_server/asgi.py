@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Request, UploadFile
 from fastapi.background import BackgroundTasks
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from monailabel.app import app
 from monailabel.config import settings
-from monailabel.endpoints import datastore as stock_datastore
 from monailabel.endpoints import session as stock_session
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.exception import MONAILabelException
@@ -23,16 +22,15 @@ from starlette.exceptions import HTTPException
 
 from cfmri_core import __version__
 from cfmri_core.errors import CfmriError
-from cfmri_server import active_learning, archive_routes, inference, publishing, training
+from cfmri_server import active_learning, archive_routes, datastore_routes, inference, publishing, training
 from cfmri_server.audit import AuditLog
 from cfmri_server.audit_trail import AuditTrail, noted
 from cfmri_server.exposure import Exposure
 from cfmri_server.guard import Guard
-from cfmri_server.identifiers import require_file_name, require_image_extension, require_session_id
+from cfmri_server.identifiers import require_image_extension, require_session_id
 from cfmri_server.jobs import typed
 from cfmri_server.parameters import API_VERSION
 from cfmri_server.problem import BusyError, ClosedRouteError, FieldError, body_of, detail_of, response_of
-from cfmri_server.request_schema import require_json_object
 from cfmri_server.state import StateFolder
 from cfmri_server.tokens import TokenFile
 
@@ -41,7 +39,6 @@ MAX_SESSIONS = 64
 
 
 health = APIRouter()
-uploads = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))])
 sessions = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
 
 
@@ -49,57 +46,6 @@ sessions = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_U
 async def healthz() -> dict[str, Any]:
     """Tell that the server answers."""
     return {"status": "ok", "version": __version__, "api_version": API_VERSION}
-
-
-@uploads.put("/datastore/", include_in_schema=False)
-@uploads.put("/datastore/image", tags=["Datastore"])
-def add_image(
-    request: Request,
-    background_tasks: BackgroundTasks,
-    file: Annotated[UploadFile, File()],
-    image: str | None = None,
-    params: Annotated[str, Form()] = "{}",
-) -> Any:
-    """Store an image; as MONAI Label's route, but off the event loop."""
-    require_json_object("params", params)
-    require_file_name(file.filename or "")
-    answer: dict[str, Any] = stock_datastore.add_image(background_tasks, image, params, file)
-    noted(request.scope)["image"] = answer["image"]
-    return answer
-
-
-@uploads.put("/datastore/label", tags=["Datastore"])
-def save_label(
-    background_tasks: BackgroundTasks,
-    image: str,
-    label: Annotated[UploadFile, File()],
-    params: Annotated[str, Form()] = "{}",
-    tag: str = "final",
-) -> Any:
-    """Store a label of an image; as MONAI Label's route, but off the event loop."""
-    require_json_object("params", params)
-    require_file_name(label.filename or "", "label")
-    return stock_datastore.save_label(background_tasks, image, params, tag, label)
-
-
-@uploads.put("/datastore/image/info", tags=["Datastore"])
-def save_image_info(image: str, info: Annotated[str, Form()] = "{}") -> Any:
-    """Note something of an image; as MONAI Label's route, for what can be told again as JSON."""
-    require_json_object("info", info)
-    return stock_datastore.update_image_info(image, info)
-
-
-@uploads.put("/datastore/label/info", tags=["Datastore"])
-def save_label_info(label: str, tag: str, info: Annotated[str, Form()] = "{}") -> Any:
-    """Note something of a label; as MONAI Label's route, for what can be told again as JSON."""
-    require_json_object("info", info)
-    return stock_datastore.update_label_info(label, tag, info)
-
-
-@uploads.put("/datastore/updatelabelinfo", include_in_schema=False)
-def update_label_info(label: str, tag: str, params: Annotated[str, Form()] = "{}") -> Any:
-    """Note something of a label, by the old name of the route."""
-    return save_label_info(label, tag, params)
 
 
 @sessions.get("/session/{session_id}", tags=["Session"])
@@ -179,7 +125,7 @@ def install(target: FastAPI) -> FastAPI:
     trainings = (training.progress_router, training.router, publishing.list_router, publishing.router)
     labelling = (active_learning.router, active_learning.scoring_router)
     archives = (archive_routes.router, archive_routes.storing)
-    routers = (health, inference.router, *trainings, *labelling, *archives, uploads, sessions)
+    routers = (health, inference.router, *trainings, *labelling, *archives, datastore_routes.router, sessions)
     for position, router in enumerate(routers):
         target.include_router(router)
         target.router.routes.insert(position, target.router.routes.pop())

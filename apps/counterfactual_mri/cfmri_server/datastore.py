@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
@@ -131,11 +132,20 @@ class ContainedDatastore(LocalDatastore):
             if label_id in images:
                 images[label_id].labels.pop(label_tag, None)
 
-    def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """Return a ZIP archive of the labelled images."""
-        if not self.datalist():
+    def write_dataset(self, file: BinaryIO, limit_cases: int | None = None) -> None:
+        """Write a ZIP archive of the labelled images and their labels, or of the first ``limit_cases``.
+
+        Raises:
+            RequestError: No image has a final label.
+        """
+        cases = self.datalist()
+        if not cases:
             raise RequestError("No image has a final label yet.", "Save one with PUT /datastore/label first.")
-        return str(super().get_dataset_archive(limit_cases))
+        with zipfile.ZipFile(file, "w") as archive:
+            for case in cases[: limit_cases if limit_cases and limit_cases > 0 else None]:
+                for kind, path in case.items():
+                    archive.write(path, f"{kind}/{Path(path).name}")
+            archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
 
     def _require_label(self, label_id: str, label_tag: str) -> None:
         if not self.get_label_uri(label_id, label_tag):

@@ -71,6 +71,17 @@ def require_image_extension(file_name: str, field: str = "file") -> str:
     raise _refusal(field, name, ", ".join(IMAGE_EXTENSIONS))
 
 
+def image_id_of(file_name: str) -> str:
+    """Return the image id that an image file's name makes: the name without its extension, other dots and all.
+
+    Raises:
+        FieldError: It makes none, or it is not an accepted image format.
+    """
+    extension = require_image_extension(file_name)
+    name = PurePosixPath(file_name.replace("\\", "/")).name
+    return require_image_id(name[: -len(extension)] if name.lower().endswith(extension) else name)
+
+
 def require_file_name(file_name: str, field: str = "file") -> str:
     """Return the name of a file as the client sent it.
 

@@ -196,8 +196,8 @@ def submit(model: str, given: Input, *, is_lasting: bool = True) -> Job:
     source = _named_source(given)
     job = job_queue().open(model, task.device(params), is_lasting=is_lasting)
     try:
-        path = source or _stored_upload(given.file, "file", job.folder)
-        label = None if given.label is None else _stored_upload(given.label, "label", job.folder)
+        path = source or stored_upload(given.file, "file", job.folder)
+        label = None if given.label is None else stored_upload(given.label, "label", job.folder)
 
         def work(folder: Path, progress: Progress) -> Outcome:
             outcome = task.run(app_instance().datastore().on_disk(path, progress), params, folder, progress, label)
@@ -233,7 +233,7 @@ def _named_source(given: Input) -> Path | None:
     return Path(app_instance().datastore().require_image(given.image))
 
 
-def _stored_upload(upload: UploadFile | None, field: str, folder: Path) -> Path:
+def stored_upload(upload: UploadFile | None, field: str, folder: Path) -> Path:
     """Store the upload of a part under the part's name.
 
     Raises:
@@ -282,14 +282,16 @@ def response(job: Job, output: Output) -> Response:
         still_open = opened.pop_all()
     if output is Output.IMAGE:
         image = images["image"]
-        return _streamed(still_open, image.read, os.fstat(image.fileno()).st_size, _BINARY)
+        return streamed(still_open, image.read, os.fstat(image.fileno()).st_size, _BINARY)
     report = (None, json.dumps(outcome.report), "application/json")
     files = {name: (path.name, images[name], _BINARY) for name, path in outcome.images().items()}
     body = MultipartEncoder({"params": report, **files})
-    return _streamed(still_open, body.read, body.len, body.content_type)
+    return streamed(still_open, body.read, body.len, body.content_type)
 
 
-def _streamed(opened: ExitStack, read: Callable[[int], bytes], size_bytes: int, media_type: str) -> StreamingResponse:
+def streamed(opened: ExitStack, read: Callable[[int], bytes], size_bytes: int, media_type: str) -> StreamingResponse:
+    """Build an answer that is read piece by piece; what is open for it is closed behind the last."""
+
     def pieces() -> Iterator[bytes]:
         with opened:
             while piece := read(_CHUNK_BYTES):

@@ -318,8 +318,8 @@ def known_params(schema: type[Schema], request: Mapping[str, Any]) -> Schema:
     return parse_params(schema, kept, str(request.get("model", "")))
 
 
-def require_json_object(field: str, text: str) -> None:
-    """Check a form field that is kept as it is and told again: one JSON object of finite numbers and whole characters.
+def json_object(field: str, text: str) -> dict[str, Any]:
+    """Return a form field that is kept as it is and told again: one JSON object of finite numbers, whole characters.
 
     Raises:
         FieldError: It is not one.
@@ -331,6 +331,7 @@ def require_json_object(field: str, text: str) -> None:
         given = None
     if not isinstance(given, dict):
         raise FieldError(f"{field} is not a JSON object.", field=field, value=text, accepted="a JSON object")
+    return given
 
 
 def _object(params: str | Mapping[str, Any]) -> dict[str, Any]:

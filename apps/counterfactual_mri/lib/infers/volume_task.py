@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -110,10 +109,9 @@ class VolumeTask(InferTask, Generic[Params]):
         return "cuda:0" if name == "cuda" else name
 
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """Run as MONAI Label asks its tasks to, e.g. from its batch inference."""
+        """Run as MONAI Label asks its tasks to, e.g. from its batch inference, and write into ``request["folder"]``."""
         params = known_params(self.schema, request)
-        folder = Path(tempfile.mkdtemp(prefix="cfmri-"))
-        outcome = self.run(Path(request["image"]), params, folder, silent)
+        outcome = self.run(Path(request["image"]), params, Path(request["folder"]), silent)
         return (str(outcome.image) if outcome.image else None), outcome.report
 
     def is_valid(self) -> bool:
