@@ -12,14 +12,24 @@ import nibabel
 import numpy as np
 import pytest
 from cfmri_server.datastore import ContainedDatastore
+from cfmri_server.images import write_image
 from cfmri_server.problem import FieldError, NotFoundError
 
+from cfmri_core.data.studies import list_studies
 from cfmri_core.errors import CfmriError, RequestError
+from cfmri_core.io.nifti import read_nifti
+from cfmri_core.volume import Volume
 
 
-def write_nifti(path: Path) -> Path:
+def write_nifti(path: Path, value: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), path)
+    nibabel.save(nibabel.Nifti1Image(np.full((2, 2, 2), value, np.uint8), np.eye(4)), path)
+    return path
+
+
+def write_nrrd(path: Path, value: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, Volume(np.full((2, 2, 2), value, np.uint8), np.eye(4)))
     return path
 
 
@@ -80,6 +90,67 @@ def test_a_stored_image_is_listed_and_survives_a_restart(datastore, folder, tmp_
     json.loads((folder / "datastore_v2.json").read_text())
     again.remove_image("scan-2")
     assert again.list_images() == ["scan-1"]
+
+
+@pytest.mark.parametrize(
+    ("write", "extension"), [(write_nrrd, ".nrrd"), (write_nifti, ".nii"), (write_nifti, ".nii.gz")]
+)
+def test_training_sees_what_was_stored_whatever_its_format(datastore, folder, tmp_path, write, extension):
+    datastore.save_label("scan-1", str(write_nifti(tmp_path / "u" / "l.nii.gz", 2)), "final", {})
+    datastore.save_label("scan-1", str(write(tmp_path / "u" / f"l{extension}", 1)), "final", {})
+    datastore.add_image("scan-2", str(write(tmp_path / "u" / f"i{extension}", 7)), {})
+    first, second = list_studies(folder)
+    assert set(read_nifti(first.labels_path).voxels.ravel()) == {1}
+    assert first.labels_path == Path(datastore.get_label_uri("scan-1", "final"))
+    assert set(read_nifti(second.scan_path).voxels.ravel()) == {7}
+    assert read_nifti(first.labels_path).voxels.dtype == np.uint8
+
+
+def test_what_is_removed_is_removed_in_every_format(folder):
+    for extension, write in ((".nii", write_nifti), (".nii.gz", write_nifti), (".nrrd", write_nrrd)):
+        write(folder / f"scan-1{extension}")
+        write(folder / "labels" / "final" / f"scan-1{extension}")
+        write(folder / "labels" / "lesion" / f"scan-1{extension}")
+    (folder / "scan-1.json").write_text("{}")
+    datastore = ContainedDatastore(folder, auto_reload=False, read_only=False)
+    datastore.remove_label("scan-1", "final")
+    assert list((folder / "labels" / "final").iterdir()) == []
+    datastore.refresh()
+    assert set(datastore.get_labels_by_image_id("scan-1")) == {"lesion"}
+    datastore.remove_image("scan-1")
+    datastore.refresh()
+    assert datastore.list_images() == []
+    assert list(folder.rglob("scan-1*")) == []
+
+
+def test_an_image_that_is_there_is_not_overwritten(datastore, folder, tmp_path):
+    datastore.save_label("scan-1", str(write_nifti(tmp_path / "u" / "l.nii.gz")), "final", {})
+    (folder / "scan-1.json").write_text('{"EchoTime": 0.002}')
+    before = {path: path.read_bytes() for path in folder.rglob("scan-1*")}
+    for write, extension in ((write_nifti, ".nii.gz"), (write_nrrd, ".nrrd")):
+        with pytest.raises(FieldError, match="already"):
+            datastore.add_image("scan-1", str(write(tmp_path / "u" / f"i{extension}", 9)), {})
+    assert {path: path.read_bytes() for path in folder.rglob("scan-1*")} == before
+    datastore.remove_image("scan-1")
+    datastore.add_image("scan-1", str(write_nifti(tmp_path / "u" / "i.nii.gz", 9)), {})
+    assert datastore.get_labels_by_image_id("scan-1") == {}
+    assert "acquisition" not in datastore.get_image_info("scan-1")
+
+
+def test_the_leftovers_of_another_image_do_not_become_a_new_one_s(datastore, folder, tmp_path):
+    upload = str(write_nifti(tmp_path / "u" / "i.nii.gz"))
+    for leftover in ("participants.json", "labels/final/participants.nii.gz"):
+        (folder / leftover).write_text("{}")
+        with pytest.raises(FieldError, match="already"):
+            datastore.add_image("participants", upload, {"acquisition": {"echo_time_ms": 2.4}})
+        assert (folder / leftover).read_text() == "{}"
+        (folder / leftover).unlink()
+
+
+@pytest.mark.parametrize("name", ["1.2.840.111", "a.nii.b", "x.nrrd.y"])
+def test_an_id_is_the_whole_name_without_its_extension(folder, name):
+    write_nifti(folder / f"{name}.nii.gz")
+    assert name in ContainedDatastore(folder, auto_reload=False, read_only=False).list_images()
 
 
 def test_what_is_removed_leaves_the_list_whatever_the_watcher_sees(folder, tmp_path):

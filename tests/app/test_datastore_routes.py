@@ -51,6 +51,17 @@ def test_images_go_through_monailabels_routes(server):
     refusal(server.http.post("/infer/iap_predictor?image=uploaded"), 404)
 
 
+def test_images_without_an_id_are_named_after_their_file(server, content):
+    names = ["1.2.840.111", "1.2.840.222"]
+    for name in names:
+        answer = server.http.put("/datastore/image", files={"file": (f"{name}.nii.gz", content)})
+        assert answer.json() == {"image": name}
+    answer = server.http.put("/datastore/image", files={"file": (f"{names[0]}.nii.gz", content)})
+    assert refusal(answer, 422)["value"] == names[0]
+    for name in names:
+        assert server.http.delete(f"/datastore/image?id={name}").is_success
+
+
 @pytest.mark.parametrize(
     ("path", "field"),
     [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
 import pytest
+from cfmri_server.datastore import ContainedDatastore
 from cfmri_server.identifiers import is_image_id
 from cfmri_server.studies import prepare_datastore, safe_image_id
 from duke_tree import add_patient, clinical_rows, write_csv, write_masks
@@ -43,6 +45,25 @@ def test_a_second_start_converts_nothing_and_keeps_corrected_labels(simulated):
     assert label.read_bytes() == corrected
     assert (datastore / "sub-0001.nii.gz").stat().st_mtime_ns == image_time
     assert (datastore / "sub-0002.nii.gz").exists()
+
+
+def test_a_deleted_image_stays_deleted_and_its_name_with_it(simulated):
+    folder = prepare_datastore(simulated)
+    ContainedDatastore(folder, auto_reload=False, read_only=False).remove_image("sub-0001")
+    os.utime(simulated / "sub-0001" / "dicom")  # newer than what was converted
+    assert prepare_datastore(simulated) == folder
+    assert list(folder.rglob("*sub-0001*")) == []
+    assert (folder / "sub-0002.nii.gz").exists()
+
+
+def test_a_new_image_under_the_id_of_a_deleted_one_is_kept(simulated, tmp_path):
+    folder = prepare_datastore(simulated)
+    datastore = ContainedDatastore(folder, auto_reload=False, read_only=False)
+    datastore.remove_image("sub-0001")
+    datastore.add_image("sub-0001", str(shutil.copy(folder / "sub-0002.nii.gz", tmp_path)), {})
+    os.utime(simulated / "sub-0001" / "dicom", (2**32, 2**32))
+    prepare_datastore(simulated)
+    assert (folder / "sub-0001.nii.gz").read_bytes() == (folder / "sub-0002.nii.gz").read_bytes()
 
 
 def test_any_tree_of_dicom_series_is_served_without_labels(simulated, tmp_path):

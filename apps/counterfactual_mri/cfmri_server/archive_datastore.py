@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,12 @@ from cfmri_core.progress import Progress, silent
 from cfmri_core.volume import Volume
 from cfmri_server.archive import Archive, archive_of
 from cfmri_server.datastore import ContainedDatastore
-from cfmri_server.identifiers import require_image_extension
-from cfmri_server.images import read_image
+from cfmri_server.identifiers import KEPT_EXTENSION
 from cfmri_server.outbox import SEGMENTATION
 from cfmri_server.state import StateFolder
 from cfmri_server.studies import prepare_datastore
 
 FINAL = "final"
-_EXTENSION = ".nii.gz"
 
 
 def open_datastore(studies: Path, *, auto_reload: bool, read_only: bool) -> ContainedDatastore:
@@ -53,7 +52,7 @@ class ArchiveDatastore(ContainedDatastore):
 
     def on_disk(self, image: Path, progress: Progress = silent) -> Path:
         """Return an image's file, fetched and converted if it is still in the archive."""
-        image_id = image.name.removesuffix(_EXTENSION)
+        image_id = image.name.removesuffix(KEPT_EXTENSION)
         if image.is_file() or not self.archive.series.is_source(image_id):
             return image
         with FileLock(self.archive_lock(image_id)):
@@ -64,23 +63,6 @@ class ArchiveDatastore(ContainedDatastore):
     def origin(self, image_id: str) -> dict[str, str]:
         """Return the series a result was made from, so that it can be stored beside it."""
         return {"source_image": image_id}
-
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Store a label; a final one of an archived image also goes to the archive, as a DICOM SEG.
-
-        The SEG is queued first: if the server dies in between, the client has no answer and saves again, and the
-        same labels make the same SEG.
-
-        Raises:
-            GeometryError: A final label does not lie on its image's grid, or holds other values than the tissues'.
-        """
-        tag = str(getattr(label_tag, "value", label_tag))
-        self.require_image(image_id)
-        require_image_extension(label_filename)
-        if tag == FINAL and self.archive.series.is_source(image_id):
-            made_by = AUTOMATIC if "model" in (label_info or {}) else SEMIAUTOMATIC
-            self.queue_segmentation(image_id, read_image(Path(label_filename)).volume, made_by)
-        return super().save_label(image_id, label_filename, label_tag, label_info)
 
     def queue_segmentation(self, image_id: str, labels: Volume, made_by: str) -> str:
         """Queue labels of an archived image as a DICOM SEG, and return its series."""
@@ -98,6 +80,18 @@ class ArchiveDatastore(ContainedDatastore):
         """Return the lock file of one image's conversion."""
         return self._folder / f".{image_id}.lock"
 
+    def _pass_on(self, image_id: str, tag: str, label: Volume, info: Mapping[str, Any]) -> None:
+        """Queue a final label of an archived image for the archive, as a DICOM SEG.
+
+        It is queued before it is stored: if the server dies in between, the client has no answer and saves again, and
+        the same labels make the same SEG.
+
+        Raises:
+            GeometryError: It does not lie on its image's grid, or holds other values than the tissues'.
+        """
+        if tag == FINAL and self.archive.series.is_source(image_id):
+            self.queue_segmentation(image_id, label, AUTOMATIC if "model" in info else SEMIAUTOMATIC)
+
     def _convert(self, image_id: str, image: Path, progress: Progress) -> None:
         folder = self.archive.fetched(image_id, progress)
         try:
@@ -112,7 +106,7 @@ class ArchiveDatastore(ContainedDatastore):
         """Take up a new listing; a copy of a series that has other images now is dropped unless it is labelled."""
         for image_id in changed - set(self.get_labeled_images()):
             self.archive.forget(image_id)
-            for extension in (_EXTENSION, ".json"):
+            for extension in (KEPT_EXTENSION, ".json"):
                 (self._folder / f"{image_id}{extension}").unlink(missing_ok=True)
         self.refresh()
 
@@ -124,11 +118,11 @@ class ArchiveDatastore(ContainedDatastore):
         for image_id, entry in self.archive.series.sources().items():
             if image_id not in self._datastore.objects:
                 info = {
-                    "name": f"{image_id}{_EXTENSION}",
+                    "name": f"{image_id}{KEPT_EXTENSION}",
                     "description": entry.series.description,
                     "images": entry.series.images,
                     "acquisition": dict(entry.acquisition),
                 }
-                self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=_EXTENSION))
+                self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=KEPT_EXTENSION))
                 added += 1
         return added

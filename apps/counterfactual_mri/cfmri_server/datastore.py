@@ -18,16 +18,20 @@ from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import CfmriError, RequestError
 from cfmri_core.io.atomic import atomic_file, write_text
 from cfmri_core.io.json_text import json_text
-from cfmri_core.io.nifti import read_sidecar, sidecar_of
+from cfmri_core.io.nifti import read_sidecar, sidecar_of, write_nifti
 from cfmri_core.progress import Progress, silent
+from cfmri_core.volume import Volume
 from cfmri_server.identifiers import (
     IMAGE_EXTENSIONS,
+    KEPT_EXTENSION,
     is_image_id,
     require_image_extension,
     require_image_id,
     require_label_tag,
 )
-from cfmri_server.problem import FieldError, NotFoundError
+from cfmri_server.images import read_image
+from cfmri_server.problem import FieldError, NotFoundError, nameless
+from cfmri_server.studies import note_deleted
 
 
 class ContainedDatastore(LocalDatastore):
@@ -60,23 +64,28 @@ class ContainedDatastore(LocalDatastore):
         return {}
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Store an image under an id, in this folder only; ``acquisition`` of its info becomes its sidecar.
+        """Store an image under a new id, in this folder only; ``acquisition`` of its info becomes its sidecar.
 
         Raises:
-            FieldError: The id or the kind of file is not accepted.
+            FieldError: The id or the kind of file is not accepted, or there is something of that id.
             AcquisitionError: An acquisition parameter is out of range.
+            DicomReadError, GeometryError, TooLargeError: It is not one 3D image that can be read.
         """
         require_image_id(image_id)
-        extension = require_image_extension(image_filename)
-        if self._sidecar(image_id) == Path(self._datastore_config_path):
-            raise FieldError("This id is the datastore's own.", "Use another.", field="image", value=image_id)
-        info = {**(image_info or {}), "ts": int(time.time()), "name": f"{image_id}{extension}"}
+        require_image_extension(image_filename)
+        info = {**(image_info or {}), "ts": int(time.time()), "name": f"{image_id}{KEPT_EXTENSION}"}
         known = _acquisition(info.pop("acquisition", None) or {})
-        if known.known():  # before the image: one that is there has its sidecar
-            write_text(self._sidecar(image_id), json_text(sidecar_of(known)))
+        source = Path(image_filename)
+        with nameless(source.parent):
+            volume = read_image(source).volume
         with self._listed() as images:
-            _copy(Path(image_filename), Path(self._datastore.image_path()) / info["name"])
-            images[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
+            if image_id in images or self._files_of(image_id) or self._is_own(self._sidecar(image_id)):
+                hint = "Delete that image first, or use another id."
+                raise FieldError("There is something of this id already.", hint, field="image", value=image_id)
+            if known.known():  # before the image: one that is there has its sidecar
+                write_text(self._sidecar(image_id), json_text(sidecar_of(known)))
+            _keep(source, volume, Path(self._datastore.image_path()) / info["name"])
+            images[image_id] = ImageLabelModel(image=DataModel(info=info, ext=KEPT_EXTENSION))
         return image_id
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
@@ -95,14 +104,29 @@ class ContainedDatastore(LocalDatastore):
             images[image_id].image.info.update(info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Store a label under an existing image's id, in this folder only."""
+        """Store a label under an existing image's id, in this folder only, in place of an earlier one.
+
+        Raises:
+            FieldError: The id, the tag or the kind of file is not accepted.
+            NotFoundError: There is no such image.
+            DicomReadError, GeometryError, TooLargeError: It is not one 3D image that can be read.
+        """
         self.require_image(image_id)
-        extension = require_image_extension(label_filename)
+        require_image_extension(label_filename)
         tag = require_label_tag(str(getattr(label_tag, "value", label_tag)))
-        info = {**(label_info or {}), "ts": int(time.time()), "name": f"{image_id}{extension}"}
+        source = Path(label_filename)
+        with nameless(source.parent):
+            label = read_image(source).volume
+        info = {**(label_info or {}), "ts": int(time.time()), "name": f"{image_id}{KEPT_EXTENSION}"}
+        self._pass_on(image_id, tag, label, info)
         with self._listed() as images:
-            _copy(Path(label_filename), Path(self._datastore.label_path(tag)) / info["name"])
-            images[image_id].labels[tag] = DataModel(info=info, ext=extension)
+            self.require_image(image_id)  # it may have been deleted meanwhile
+            kept = Path(self._datastore.label_path(tag)) / info["name"]
+            _keep(source, label, kept)
+            for earlier in self._label_files(image_id, tag):
+                if earlier != kept:
+                    earlier.unlink()
+            images[image_id].labels[tag] = DataModel(info=info, ext=KEPT_EXTENSION)
         return image_id
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
@@ -116,21 +140,24 @@ class ContainedDatastore(LocalDatastore):
             images[label_id].labels[label_tag].info.update(info)
 
     def remove_image(self, image_id: str) -> None:
-        """Remove an image, its labels and its sidecar."""
-        file = self.require_image(image_id)
-        super().remove_image(image_id)
-        self._sidecar(image_id).unlink(missing_ok=True)
-        if not self._is_there(image_id, file):
-            with self._listed() as images:
-                images.pop(image_id, None)
+        """Remove an image, its labels and its sidecar; it does not come back when the studies are served anew."""
+        with self._listed() as images:
+            file = self.require_image(image_id)
+            note_deleted(Path(self._datastore_path), image_id)
+            for each in self._files_of(image_id):
+                each.unlink()
+            if self._is_there(image_id, file):
+                images[image_id].labels.clear()
+            else:
+                del images[image_id]
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Remove one label of an image."""
-        self._require_label(label_id, label_tag)
-        super().remove_label(label_id, label_tag)
         with self._listed() as images:
-            if label_id in images:
-                images[label_id].labels.pop(label_tag, None)
+            self._require_label(label_id, label_tag)
+            for each in self._label_files(label_id, label_tag):
+                each.unlink()
+            del images[label_id].labels[label_tag]
 
     def write_dataset(self, file: BinaryIO, limit_cases: int | None = None) -> None:
         """Write a ZIP archive of the labelled images and their labels, or of the first ``limit_cases``.
@@ -146,6 +173,22 @@ class ContainedDatastore(LocalDatastore):
                 for kind, path in case.items():
                     archive.write(path, f"{kind}/{Path(path).name}")
             archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
+
+    def _pass_on(self, image_id: str, tag: str, label: Volume, info: Mapping[str, Any]) -> None:
+        """Take a label that is about to be stored; for those that keep it elsewhere as well."""
+
+    def _files_of(self, image_id: str) -> list[Path]:
+        """Return every file of an id: images in each format, the sidecar, labels of each tag."""
+        images, labels = Path(self._datastore.image_path()), Path(self._datastore.label_path(None))
+        found = [*_in_each_format(images, image_id), self._sidecar(image_id)]
+        found += [file for tag in labels.iterdir() for file in _in_each_format(tag, image_id)]
+        return [file for file in found if file.is_file() and not self._is_own(file)]
+
+    def _label_files(self, label_id: str, tag: str) -> list[Path]:
+        return [file for file in _in_each_format(Path(self._datastore.label_path(tag)), label_id) if file.is_file()]
+
+    def _is_own(self, file: Path) -> bool:
+        return file == Path(self._datastore_config_path)
 
     def _require_label(self, label_id: str, label_tag: str) -> None:
         if not self.get_label_uri(label_id, label_tag):
@@ -179,6 +222,11 @@ class ContainedDatastore(LocalDatastore):
 
     def _sidecar(self, image_id: str) -> Path:
         return Path(self._datastore.image_path()) / f"{image_id}.json"
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        """Take a file's name apart at its extension; the base class takes that out wherever it finds it."""
+        extension = next((ending for ending in IMAGE_EXTENSIONS if file.endswith(ending)), "")
+        return file.removesuffix(extension), extension
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
         listed = super()._list_files(path, patterns)
@@ -219,7 +267,15 @@ def _stamp(file: Path) -> tuple[int, ...] | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _copy(source: Path, target: Path) -> None:
+def _in_each_format(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}{extension}" for extension in IMAGE_EXTENSIONS]
+
+
+def _keep(source: Path, volume: Volume, target: Path) -> None:
+    """Write an image in the one format that is kept: as it came if it is in that, else converted."""
+    if require_image_extension(source.name) != KEPT_EXTENSION:
+        write_nifti(target, volume, None)
+        return
     with atomic_file(target) as partial:
         shutil.copyfile(source, partial)
 

@@ -7,7 +7,9 @@ from pathlib import PurePosixPath
 
 from cfmri_server.problem import FieldError
 
+#: What is accepted; the first is what images and labels are kept as, and what training reads.
 IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+KEPT_EXTENSION = IMAGE_EXTENSIONS[0]
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -125,7 +125,8 @@ def _read_nrrd(path: Path) -> Volume:
     affine_lps = np.eye(4)
     affine_lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine_lps[:3, 3] = image.GetOrigin()
-    voxels = sitk.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.float32)
+    voxels = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    voxels = voxels if voxels.dtype == np.uint8 else voxels.astype(np.float32)  # labels stay what they are
     return Volume(np.ascontiguousarray(voxels), _LPS_TO_RAS @ affine_lps)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -79,6 +83,18 @@ class BusyError(CfmriError):
     def __init__(self, message: str, hint: str = "", *, retry_after_s: int = 5) -> None:
         super().__init__(message, hint)
         self.retry_after_s = retry_after_s
+
+
+@contextlib.contextmanager
+def nameless(folder: Path) -> Iterator[None]:
+    """Raise errors without the names of files in a folder: an image's name may be a patient's."""
+    try:
+        yield
+    except CfmriError as error:
+        named = re.compile(re.escape(f"{folder}/") + ".*?(?=: |$)", re.DOTALL)
+        error.message, error.hint = (named.sub("the image", text) for text in (error.message, error.hint))
+        error.message = error.message[:1].upper() + error.message[1:]
+        raise
 
 
 def detail_of(error: CfmriError) -> dict[str, Any]:

@@ -19,10 +19,13 @@ from cfmri_core.io.atomic import atomic_file
 from cfmri_core.io.nifti import read_nifti, sidecar_of, write_nifti
 from cfmri_core.progress import Progress, silent
 from cfmri_core.volume import Volume
-from cfmri_server.identifiers import IMAGE_EXTENSIONS, is_image_id
+from cfmri_server.identifiers import IMAGE_EXTENSIONS, KEPT_EXTENSION, is_image_id
 from cfmri_server.state import FOLDER_NAME, StateFolder
 
 logger = logging.getLogger("cfmri.studies")
+
+#: Folder in a converted datastore with a mark for each image that was deleted there.
+_DELETED = ".deleted"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def prepare_datastore(studies: Path, progress: Progress = silent) -> Path:
 
     A folder with NIfTI or NRRD files at its top is served as it is. Any other is searched for
     studies as `cfmri simulate` writes them, or else for DICOM series, and each is written once
-    into ``STUDIES/.monailabel/datastore``. Labels there are never overwritten: people correct them.
+    into ``STUDIES/.monailabel/datastore``. Labels there are never overwritten: people correct them. What was deleted
+    there (`note_deleted`) is not converted again.
 
     Raises:
         RequestError: The folder does not exist or holds no image.
@@ -63,11 +67,22 @@ def prepare_datastore(studies: Path, progress: Progress = silent) -> Path:
             "Make studies with: cfmri simulate STUDIES --subjects 4",
         )
     datastore = StateFolder.of(studies).datastore
+    (datastore / _DELETED).mkdir(parents=True, exist_ok=True)
     for index, source in enumerate(sources):
         progress(index, len(sources), "Preparing studies")
         _convert(source, datastore)
     progress(len(sources), len(sources), "Studies ready")
     return datastore
+
+
+def note_deleted(datastore: Path, image_id: str) -> None:
+    """Have an image stay deleted whose study is still there; a datastore that was not converted needs no note."""
+    if (datastore / _DELETED).is_dir():
+        _deletion_mark(datastore, image_id).touch()
+
+
+def _deletion_mark(datastore: Path, image_id: str) -> Path:
+    return datastore / _DELETED / hashlib.sha256(image_id.encode()).hexdigest()  # what is deleted leaves no name
 
 
 def _sources(studies: Path) -> Iterator[Source]:
@@ -92,7 +107,9 @@ def safe_image_id(name: str) -> str:
 
 def _convert(source: Source, datastore: Path) -> None:
     """Write one study's image, sidecar and labels; a study that cannot be read is left out and counted in the log."""
-    image = datastore / f"{source.image_id}.nii.gz"
+    image = datastore / f"{source.image_id}{KEPT_EXTENSION}"
+    if _deletion_mark(datastore, source.image_id).exists():
+        return
     if image.exists() and image.stat().st_mtime >= source.scan_path.stat().st_mtime:
         return
     try:

@@ -6,11 +6,9 @@ affine or change the dtype (its clients always ask for uint8), and it knows neit
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,12 +16,12 @@ from typing import Any, Generic, TypeVar
 from cfmri_server.images import SourceImage, read_image, write_image
 from cfmri_server.job import Outcome
 from cfmri_server.model_store import WEIGHTS, LoadedModel
-from cfmri_server.problem import FieldError
+from cfmri_server.problem import FieldError, nameless
 from cfmri_server.request_schema import InferParams, known_params
 from cfmri_server.served_models import ServedModels
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
-from cfmri_core.errors import CfmriError, RequestError
+from cfmri_core.errors import RequestError
 from cfmri_core.io.json_text import plain
 from cfmri_core.models.device import resolved_device
 from cfmri_core.progress import Progress, silent
@@ -84,16 +82,16 @@ class VolumeTask(InferTask, Generic[Params]):
         Raises:
             CfmriError: The image cannot be read, the request does not fit it, or the model failed.
         """
-        with _nameless(source.parent):
+        with nameless(source.parent):
             image = read_image(source)
         if label is not None:
-            with _nameless(label.parent):
+            with nameless(label.parent):
                 image = dataclasses.replace(image, mask=read_image(label).volume)
         result = self.infer(image, params, self.device(params), progress)
         if result.volume is None:
             return Outcome(None, plain(result.report))
         paths = {}
-        with _nameless(folder):
+        with nameless(folder):
             for name, volume in {"image": result.volume, **result.further}.items():
                 paths[name] = folder / f"{name}{params.result_extension}"
                 write_image(paths[name], volume)
@@ -127,18 +125,6 @@ def loaded(model: LoadedModel[Any], device: str, progress: Progress) -> Any:
     """Return the model in use, telling so while it is read."""
     progress(0, 0, "Loading the model")
     return model.get(device)
-
-
-@contextlib.contextmanager
-def _nameless(folder: Path) -> Iterator[None]:
-    """Raise errors without the names of files in a folder: an image's name may be a patient's."""
-    try:
-        yield
-    except CfmriError as error:
-        named = re.compile(re.escape(f"{folder}/") + ".*?(?=: |$)", re.DOTALL)
-        error.message, error.hint = (named.sub("the image", text) for text in (error.message, error.hint))
-        error.message = error.message[:1].upper() + error.message[1:]
-        raise
 
 
 def _device(name: str) -> str:
