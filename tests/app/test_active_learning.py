@@ -63,6 +63,13 @@ def test_coverage_chooses_the_scanner_that_has_no_label(datastore):
     assert (answer["id"], answer["chosen_by"], answer["unlabeled"]) == ("siemens", "acquisition_coverage", 2)
 
 
+@pytest.mark.parametrize("acquisition", [5, "x", [1], {"echo_time_ms": [1]}, {"patient": 1}])
+def test_an_acquisition_that_is_none_tells_nothing(datastore, folder, acquisition):
+    (folder / "siemens.json").unlink()
+    datastore._datastore.objects["siemens"].image.info["acquisition"] = acquisition
+    assert AcquisitionCoverage()({}, datastore)["id"] in ("ge-2", "siemens")
+
+
 def test_disagreement_chooses_by_the_stored_scores(datastore, served):
     answer = CounterfactualDisagreement(scored(served, datastore, **{"ge-2": 0.4, "siemens": 0.1}))({}, datastore)
     assert (answer["id"], answer["scored"], answer["message"]) == ("siemens", 2, "")  # no label is of that scanner

@@ -187,6 +187,33 @@ def test_an_impossible_acquisition_stores_nothing(datastore, tmp_path, acquisiti
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("content", [b"garbage", b"", b"\x1f\x8b\x08garbage"])
+def test_what_is_no_image_is_not_stored(datastore, folder, tmp_path, content):
+    datastore.save_label("scan-1", str(write_nifti(tmp_path / "u" / "l.nii.gz", 1)), "final", {})
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (tmp_path / "u" / "bad.nii.gz").write_bytes(content)
+    for name in ("scan-1", "scan-2"):
+        with pytest.raises(CfmriError) as refused:
+            datastore.add_image(name, str(tmp_path / "u" / "bad.nii.gz"), {"acquisition": {"echo_time_ms": 2.4}})
+        assert str(tmp_path) not in str(refused.value)
+    with pytest.raises(CfmriError):
+        datastore.save_label("scan-1", str(tmp_path / "u" / "bad.nii.gz"), "final", {})
+    with pytest.raises(FieldError):
+        datastore.save_label("scan-1", str(write_nifti(tmp_path / "u" / "l.nii.gz", 77)), "final", {})
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "acquisition", [5, None, [1], "x", {"echo_time_ms": [1]}, {"echo_time_ms": -1}, {"patient": 1}]
+)
+def test_an_impossible_acquisition_is_not_noted(datastore, acquisition):
+    with pytest.raises(CfmriError):
+        datastore.update_image_info("scan-1", {"acquisition": acquisition, "note": 1})
+    assert "note" not in datastore.get_image_info("scan-1")
+    datastore.update_image_info("scan-1", {"acquisition": {"echo_time_ms": 2.4}})
+    assert datastore.get_image_info("scan-1")["acquisition"] == {"echo_time_ms": 2.4}
+
+
 def test_no_image_takes_the_name_of_the_datastore_s_own_file(datastore, folder, tmp_path):
     before = (folder / "datastore_v2.json").read_text()
     with pytest.raises(FieldError):

@@ -110,6 +110,17 @@ def test_refused_uploads_leave_nothing(server, content):
     refusal(server.http.put("/datastore/label?image=sub-0001", files={"label": ("a.exe", content)}), 422)
 
 
+def test_no_bad_label_and_no_bad_info_is_accepted(server, content):
+    kept = server.http.get("/datastore/label?label=sub-0002&tag=final").content
+    for label in (b"garbage", content):
+        answer = server.http.put("/datastore/label?image=sub-0002", files={"label": ("l.nii.gz", label)})
+        assert str(server.studies) not in str(refusal(answer, 422))
+    refusal(server.http.put("/datastore/image?image=bad", files={"file": ("a.nii.gz", b"garbage")}), 422)
+    refusal(server.http.put("/datastore/image/info?image=sub-0002", data={"info": '{"acquisition": 5}'}), 422)
+    assert server.http.get("/datastore/label?label=sub-0002&tag=final").content == kept
+    assert server.http.post("/activelearning/random", json={}).json() == {}
+
+
 @pytest.mark.usefixtures("nothing_is_left")
 def test_a_long_file_name_is_no_failure(server, content):
     name = f"a.{'b' * 300}.nii.gz"

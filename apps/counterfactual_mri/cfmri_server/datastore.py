@@ -30,6 +30,7 @@ from cfmri_server.identifiers import (
     require_label_tag,
 )
 from cfmri_server.images import read_image
+from cfmri_server.labels import read_label
 from cfmri_server.problem import FieldError, NotFoundError, nameless
 from cfmri_server.studies import note_deleted
 
@@ -98,7 +99,14 @@ class ContainedDatastore(LocalDatastore):
         return {**info, "acquisition": known} if known else info
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Note something of an image."""
+        """Note something of an image.
+
+        Raises:
+            NotFoundError: There is no such image.
+            FieldError, AcquisitionError: Its ``acquisition`` is none.
+        """
+        if "acquisition" in info:
+            info = {**info, "acquisition": _acquisition(info["acquisition"]).known()}
         with self._listed() as images:
             self.require_image(image_id)
             images[image_id].image.info.update(info)
@@ -109,14 +117,13 @@ class ContainedDatastore(LocalDatastore):
         Raises:
             FieldError: The id, the tag or the kind of file is not accepted.
             NotFoundError: There is no such image.
-            DicomReadError, GeometryError, TooLargeError: It is not one 3D image that can be read.
+            CfmriError: It is no label of that image and tag; see `read_label`.
         """
-        self.require_image(image_id)
+        image = self.require_image(image_id)
         require_image_extension(label_filename)
         tag = require_label_tag(str(getattr(label_tag, "value", label_tag)))
         source = Path(label_filename)
-        with nameless(source.parent):
-            label = read_image(source).volume
+        label = read_label(source, self.on_disk(image), tag)
         info = {**(label_info or {}), "ts": int(time.time()), "name": f"{image_id}{KEPT_EXTENSION}"}
         self._pass_on(image_id, tag, label, info)
         with self._listed() as images:

@@ -62,7 +62,8 @@ class CaseStrategy(Strategy):
 
 def _acquisition(datastore: Datastore, image: str) -> AcquisitionParameters:
     """Return how an image was acquired, as far as its info says; one of an archive need not be here for that."""
+    known = datastore.get_image_info(image).get("acquisition")
     try:
-        return AcquisitionParameters().replaced(datastore.get_image_info(image).get("acquisition") or {})
+        return AcquisitionParameters().replaced(known if isinstance(known, Mapping) else {})
     except CfmriError:
         return AcquisitionParameters()
