@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cfmri_server.archive_datastore import open_datastore
+from cfmri_server.background_tasks import end_with_server
 from cfmri_server.datastore import ContainedDatastore
 from cfmri_server.problem import NotFoundError
 from cfmri_server.quiet import quiet_libraries
@@ -39,6 +40,7 @@ class CounterfactualMriApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         quiet_libraries()
+        end_with_server()
         self.state = StateFolder.of(Path(studies))
         self.models = ServedModels(self.state)
         self.configs = _chosen(conf or {}, self.models)

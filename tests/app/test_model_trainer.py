@@ -10,6 +10,7 @@ from cfmri_server.state import StateFolder
 from lib.trainers import model_trainer
 from lib.trainers.counterfactual import CounterfactualTrainer
 from lib.trainers.iap_predictor import IapPredictorTrainer
+from lib.trainers.run_folder import RunFolder
 from lib.trainers.tissue_segmenter import TissueSegmenterTrainer
 
 from cfmri_core.errors import RequestError
@@ -59,6 +60,15 @@ def test_a_worse_model_is_kept_but_not_published(trainer, studies, trained_on):
     published = trainer.publish_candidate()
     assert in_use(trainer) == published.sha256 != shipped
     assert trainer.candidate() is None
+
+
+def test_a_training_beside_another_changes_nothing(trainer, studies):
+    folder = trainer.models.state.training("tissue_segmenter")
+    with RunFolder(folder / "run").held():
+        before = set(folder.rglob("*"))
+        with pytest.raises(RequestError, match="Another training"):
+            run(trainer, studies)
+        assert set(folder.rglob("*")) == before
 
 
 def test_with_one_labelled_patient_nothing_is_published_unless_asked(trainer, studies, tmp_path):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from lib.trainers.run_folder import RunFolder, data_digest
 
 from cfmri_core.data.catalogue import Study
+from cfmri_core.errors import RequestError
 
 IDENTITY = {"options": {"seed": 1}, "data": "abc"}
 
@@ -64,6 +67,27 @@ def test_a_finished_training_keeps_its_model_and_is_not_gone_on_with(stopped):
     stopped.begin(IDENTITY)
     assert stopped.candidate() is None
     assert not stopped.model.exists()
+
+
+def test_a_folder_is_that_of_one_training_until_it_ends(stopped):
+    code = f"""
+from pathlib import Path
+from lib.trainers.run_folder import RunFolder
+with RunFolder(Path({str(stopped.path)!r})).held():
+    print("held", flush=True)
+    input()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    other = subprocess.Popen([sys.executable, "-c", code], text=True, env=environment, **pipes)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(RequestError, match="Another training") as refused, stopped.held():
+        pass
+    assert str(stopped.path) not in str(refused.value)
+    other.kill()
+    other.communicate()
+    with stopped.held():
+        assert stopped.begin(IDENTITY) is True
 
 
 def test_the_digest_of_the_data_follows_images_sidecars_and_labels(tmp_path):

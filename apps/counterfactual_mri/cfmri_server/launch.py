@@ -126,13 +126,11 @@ def _announcing_server(log_config: dict[str, Any], exposure: Exposure, port: int
                 print(f"Serving on {exposure.url(port)}  (stop with Ctrl+C)", flush=True)  # noqa: T201
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            from monailabel.utils.async_tasks.utils import background_processes, stop_background_task
-
+            from cfmri_server.background_tasks import end_all
             from cfmri_server.inference import job_queue
 
             job_queue().close()
-            for method in [name for name, running in background_processes.items() if running]:
-                stop_background_task(method)
+            end_all()
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
@@ -167,9 +165,12 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def _set_environment(studies: Path, work: Path, port: int) -> None:
     """Set what MONAI Label and its training processes read."""
+    from cfmri_server.background_tasks import SERVER_PID
+
     for name in ("tmp", "sessions"):
         (work / name).mkdir()
     os.environ |= {
+        SERVER_PID: str(os.getpid()),
         "MONAI_LABEL_APP_DIR": str(APP_FOLDER),
         "MONAI_LABEL_STUDIES": str(studies),
         "MONAI_LABEL_SERVER_PORT": str(port),

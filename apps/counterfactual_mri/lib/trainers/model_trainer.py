@@ -159,14 +159,17 @@ class ModelTrainer(TrainTask, Generic[Params]):
             CfmriError: Training failed; the progress file says why.
         """
         params = known_params(self.schema, request)
-        data = Path(datastore._datastore_path)  # type: ignore[attr-defined]
+        folder = RunFolder(self._folder / "run")
+        with folder.held():  # outside of what tells of a failure: the file is that of the training that runs
+            return self._run(params, folder, Path(datastore._datastore_path))  # type: ignore[attr-defined]
+
+    def _run(self, params: Params, folder: RunFolder, data: Path) -> dict[str, Any]:
         epochs = params.epochs or self.default_epochs
         file = self.models.state.progress_file(self.model)
         report: ProgressFile | None = None
         try:
             studies = self.usable(list_studies(data))
             training, held_back = hold_back(studies, self._folder / "held_back.json", self.least_patients)
-            folder = RunFolder(self._folder / "run")
             goes_on = folder.begin(self._identity(params, epochs, training), resume=params.resume)
             report = ProgressFile(file, self.model, epochs, goes_on=goes_on)
             run = TrainingRun(training, folder, epochs * STEPS_PER_EPOCH, resolved_device(params.device), report)

@@ -6,11 +6,15 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from cfmri_core.data.catalogue import Study
+from cfmri_core.errors import RequestError
 from cfmri_core.io.atomic import write_text
 from cfmri_core.io.json_text import json_text
 from cfmri_core.models.companion import weights_sha256
@@ -42,6 +46,22 @@ class RunFolder:
     def has_checkpoint(self) -> bool:
         """Whether there is something to go on from."""
         return any(self._checkpoints())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder to one training.
+
+        Raises:
+            RequestError: Another training works in it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path.with_suffix(".lock"), timeout=0):
+                yield
+        except Timeout:
+            raise RequestError(
+                "Another training of this model runs.", "Wait until it ends, or end its process."
+            ) from None
 
     def begin(self, identity: Mapping[str, Any], *, resume: bool = True) -> bool:
         """Make the folder ready for a training.
