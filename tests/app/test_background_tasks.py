@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
 
 import psutil
 import pytest
-from cfmri_server.background_tasks import SERVER_PID, end_all
+from cfmri_server.background_tasks import SERVER_PID, end_all, told
 from monailabel.utils.async_tasks import utils
 
 from app.archive_server import wait_until
@@ -93,3 +94,18 @@ print(threading.active_count())
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "1\n"
+
+
+def test_of_what_a_process_wrote_only_the_kind_of_error_is_told():
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "/opt/cfmri/x.py", line 7, in read',
+        "cfmri_core.errors.GeometryError: /srv/studies/Doe-John.nii.gz lies on another grid. Resample it.",
+        "Doe^John",
+    ]
+    task = {"id": "1", "status": "ERROR", "request": {"model": "x"}, "details": deque(lines, maxlen=20)}
+    assert told(task) == {**task, "details": ["GeometryError"]}
+    assert told([task, {"id": "2", "details": deque(["Doe-John"])}])[1]["details"] == []
+    assert told({"id": "3"}) == {"id": "3"}
+    assert told(None) is None
+    assert task["details"][-1] == "Doe^John"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from lib.trainers.run_folder import RunFolder
 from lib.trainers.tissue_segmenter import TissueSegmenterTrainer
 
 from cfmri_core.errors import RequestError
+from cfmri_core.io.nifti import read_nifti, write_nifti
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.model_folder import locate_model
 
@@ -104,6 +106,18 @@ def test_why_a_training_failed_is_told(trainer, tmp_path):
         run(trainer, tmp_path / "empty")
     assert trainer.progress()["state"] == "failed"
     assert "holds no study" in trainer.progress()["message"]
+
+
+def test_what_is_told_of_a_failure_names_no_image_and_no_path(trainer, studies, tmp_path):
+    folder = tmp_path / "Doe John"
+    scan = read_nifti(next(studies.glob("*/labels.nii.gz")))
+    write_nifti(folder / "Doe John.nii.gz", scan, {})
+    write_nifti(folder / "labels" / "final" / "Doe John.nii.gz", scan.with_voxels(scan.voxels + 7), None)
+    with pytest.raises(RequestError):
+        run(trainer, folder)
+    message = trainer.progress()["message"]
+    assert message.startswith("A label file holds labels 7 to")
+    assert not {"Doe", "John", "/"} & set(re.findall(r"\w+|/", message))
 
 
 @pytest.mark.parametrize("trainer_class", [IapPredictorTrainer, CounterfactualTrainer])

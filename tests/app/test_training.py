@@ -93,6 +93,7 @@ def test_training_reports_publishes_and_is_served(server):
     done = wait_for_training(server, "done", "failed", "stopped")
     assert done["state"] == "done", done
     assert done["epoch"] == 1
+    assert not any(task.get("details") for task in server.http.get("/train/?all=true").json())
     assert done["loss"] > 0
     assert 0 <= done["metric"] <= 1
     assert [row[0] for row in done["curve"]] == [1]

@@ -12,6 +12,7 @@ from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.utils import tasks
 
+from cfmri_server.background_tasks import told
 from cfmri_server.request_schema import NextCaseParams, RequestParams, parse_params
 from cfmri_server.scores import EMPTY_PROGRESS, FAILED, RUNNING, ScoreFile
 
@@ -56,5 +57,17 @@ def score(method: str, params: Params = None) -> dict[str, Any]:
     """Start a scoring in a process of its own; 429 while another one runs."""
     app_instance().scoring_method(method)
     checked = parse_params(RequestParams, params or {}, method).model_dump()
-    answer: dict[str, Any] = stock_scoring.run_method(method, checked, run_sync=False)
+    answer: dict[str, Any] = told(stock_scoring.run_method(method, checked, run_sync=False))
     return answer
+
+
+@router.get("/scoring/", tags=["Scoring"])
+def scoring_status(all: bool = False, check_if_running: bool = False) -> Any:  # noqa: A002 - MONAI Label's name
+    """Tell of the last scoring, or of all; as MONAI Label's route, without the output of its process."""
+    return told(stock_scoring.status(all, check_if_running))
+
+
+@scoring_router.delete("/scoring/", tags=["Scoring"])
+def stop_scoring() -> Any:
+    """Stop the scoring that runs; as MONAI Label's route, without the output of its process."""
+    return told(stock_scoring.stop())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import psutil
 from monailabel.utils.async_tasks.utils import background_executors, background_processes, stop_background_task
@@ -13,8 +15,25 @@ from monailabel.utils.async_tasks.utils import background_executors, background_
 #: Environment variable with the process of the server, for the processes that it starts.
 SERVER_PID = "CFMRI_SERVER_PID"
 
+#: How the last line of a traceback begins; group 1 is the kind of error.
+_RAISED = re.compile(r"(?:\w+\.)*(\w+Error)(?::|$)")
+
 _LOOK_EVERY_S = 0.2
 _LONGEST_END_S = 10.0
+
+
+def told(found: Any) -> Any:
+    """Return what clients may know of a task of MONAI Label, or of a list of them.
+
+    ``details`` are the last lines that its process wrote, with paths and names of images; of them the kind of error
+    remains.
+    """
+    if isinstance(found, list):
+        return [told(task) for task in found]
+    if not found or "details" not in found:
+        return found
+    raised = [match[1] for line in list(found["details"]) if (match := _RAISED.match(line))]
+    return {**found, "details": raised[-1:]}
 
 
 def end_all() -> None:

@@ -97,6 +97,18 @@ def nameless(folder: Path) -> Iterator[None]:
         raise
 
 
+def pathless(text: str, *folders: Path) -> str:
+    """Return a text without paths of the server.
+
+    Args:
+        text: What is to be told to clients.
+        folders: Known ones, whose names may hold blanks.
+    """
+    for folder in folders:
+        text = text.replace(str(folder), "")
+    return re.sub(r"(?<!\w)/[^\s:]+", "a file", text)
+
+
 def detail_of(error: CfmriError) -> dict[str, Any]:
     """Return the body's ``detail`` for an error."""
     detail = {

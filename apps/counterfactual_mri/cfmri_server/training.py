@@ -15,6 +15,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks.utils import tasks
 
+from cfmri_server.background_tasks import told
 from cfmri_server.identifiers import require_label_tag
 from cfmri_server.problem import FieldError
 from cfmri_server.request_schema import parse_params
@@ -42,9 +43,21 @@ def train(model: str, params: Params = None, enqueue: bool = False, run_sync: bo
     with _one_at_a_time:
         if not enqueue and _is_starting():
             raise HTTPException(429, "A training begins: wait for it, stop it (DELETE /train/), or ask with enqueue.")
-        answer: dict[str, Any] = stock_train.run_model(model, checked, run_sync=False, enqueue=enqueue)
+        answer: dict[str, Any] = told(stock_train.run_model(model, checked, run_sync=False, enqueue=enqueue))
     task.expect(checked.get("epochs"))  # its process takes seconds to start; the last training's state must not show
     return answer
+
+
+@progress_router.get("/train/", tags=["Train"])
+def train_status(all: bool = False, check_if_running: bool = False) -> Any:  # noqa: A002 - MONAI Label's name
+    """Tell of the last training, or of all; as MONAI Label's route, without the output of its process."""
+    return told(stock_train.status(all, check_if_running))
+
+
+@router.delete("/train/", tags=["Train"])
+def stop_training() -> Any:
+    """Stop the training that runs; as MONAI Label's route, without the output of its process."""
+    return told(stock_train.stop())
 
 
 def _is_starting() -> bool:
@@ -62,7 +75,11 @@ def train_progress(model: str) -> dict[str, Any]:
     status = next((task["status"] for task in reversed(tasks("train")) if task["request"]["model"] == model), "STOPPED")
     if status in _UNFINISHED:
         return progress
-    ended = "The training ended without a word, perhaps for want of memory" if status == "ERROR" else "Stopped"
+    ended = (
+        "The training ended without a word, perhaps for want of memory or beside another"
+        if status == "ERROR"
+        else "Stopped"
+    )
     kept = progress["kept_epoch"]
     goes_on = f"asked for again it goes on after epoch {kept}" if kept else "asked for again it begins anew"
     state = "failed" if status == "ERROR" else "stopped"
@@ -86,5 +103,17 @@ def batch_infer(
     checked = parse_params(task.schema, given, model).model_dump(exclude_none=True)
     # One worker and no GPU list: with its defaults MONAI Label divides by the number of GPUs, also by none.
     own = {"label_tag": tag, "multi_gpu": False, "max_workers": 1, "max_batch_size": size, "logging": "ERROR"}
-    answer: dict[str, Any] = stock_batch.run(model, images, {**checked, **own}, run_sync=False)
+    answer: dict[str, Any] = told(stock_batch.run(model, images, {**checked, **own}, run_sync=False))
     return answer
+
+
+@progress_router.get("/batch/infer", tags=["Infer"])
+def batch_status(all: bool = False, check_if_running: bool = False) -> Any:  # noqa: A002 - MONAI Label's name
+    """Tell of the last batch, or of all; as MONAI Label's route, without the output of its process."""
+    return told(stock_batch.status(all, check_if_running))
+
+
+@router.delete("/batch/infer", tags=["Infer"])
+def stop_batch() -> Any:
+    """Stop the batch that runs; as MONAI Label's route, without the output of its process."""
+    return told(stock_batch.stop())

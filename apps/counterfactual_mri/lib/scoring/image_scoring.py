@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cfmri_server.problem import pathless
 from cfmri_server.request_schema import RequestParams, known_params
 from cfmri_server.scores import DONE, FAILED, ScoreFile, ScoreWriter
 from cfmri_server.served_models import ServedModels
@@ -75,7 +76,7 @@ class ImageScoring(ScoringMethod):
         try:
             score = self.prepared(datastore, device)
         except CfmriError as error:
-            writer.end(FAILED, error.message)
+            writer.end(FAILED, pathless(error.message, self.models.state.root))
             raise
         for image in writer.missing:
             writer.add(image, _attempt(score, image))

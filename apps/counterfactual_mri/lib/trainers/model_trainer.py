@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from cfmri_server.audit import AuditLog
 from cfmri_server.model_store import Publication
 from cfmri_server.parameters import TRAIN_OPTIONS, PublishedParameter, published
-from cfmri_server.problem import NotFoundError
+from cfmri_server.problem import NotFoundError, pathless
 from cfmri_server.request_schema import TrainParams, known_params
 from cfmri_server.served_models import ServedModels
 from monailabel.interfaces.datastore import Datastore
@@ -22,7 +23,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from cfmri_core import __version__
 from cfmri_core.data.held_back import hold_back
 from cfmri_core.data.studies import Study, list_studies
-from cfmri_core.errors import CfmriError, CheckpointError
+from cfmri_core.errors import CfmriError, CheckpointError, RequestError
 from cfmri_core.evaluation.candidate import Comparison, compare
 from cfmri_core.io.json_text import plain
 from cfmri_core.models.companion import weights_sha256
@@ -167,8 +168,9 @@ class ModelTrainer(TrainTask, Generic[Params]):
         epochs = params.epochs or self.default_epochs
         file = self.models.state.progress_file(self.model)
         report: ProgressFile | None = None
+        studies: Sequence[Study] = ()
         try:
-            studies = self.usable(list_studies(data))
+            studies = self.usable(_listed(data))
             training, held_back = hold_back(studies, self._folder / "held_back.json", self.least_patients)
             goes_on = folder.begin(self._identity(params, epochs, training), resume=params.resume)
             report = ProgressFile(file, self.model, epochs, goes_on=goes_on)
@@ -176,7 +178,9 @@ class ModelTrainer(TrainTask, Generic[Params]):
             comparison = self._trained_and_compared(run, params, held_back)
             self._publish(run, params, comparison, report)
         except Exception as error:
-            message = str(error) if isinstance(error, CfmriError) else type(error).__name__
+            message = type(error).__name__
+            if isinstance(error, CfmriError):
+                message = pathless(_nameless(str(error), studies), data, self.models.state.root)
             (report or ProgressFile(file, self.model, epochs)).end("failed", message)
             logger.error("Training failed: %s", type(error).__name__)
             raise
@@ -212,3 +216,21 @@ class ModelTrainer(TrainTask, Generic[Params]):
         told += f" {self.remark()}" if wanted and self.remark() else ""
         report.end("done", told, published=wanted, comparison=comparison)
         logger.info("Trained a %s, published: %s", self.model, wanted)
+
+
+def _listed(data: Path) -> list[Study]:
+    """List the studies of the datastore; why there is none may name patients of a table, and is not told."""
+    try:
+        return list_studies(data)
+    except CfmriError as error:
+        raise RequestError("The datastore holds no study to train on.", "Add images first.") from error
+
+
+def _nameless(text: str, studies: Sequence[Study]) -> str:
+    """Return a text without the names of studies' files: every reader sees how a training ended."""
+    for study in studies:
+        files = {"A label file": study.labels_path, "A lesion mask": study.lesion_path, "An image": study.scan_path}
+        for name, path in files.items():
+            if path is not None:
+                text = re.sub(re.escape(str(path)) + r"(/[^\s:]*)?", name, text)
+    return text
