@@ -11,12 +11,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from cfmri_server import datastore as datastore_module
 from cfmri_server.datastore import ContainedDatastore
 from cfmri_server.images import write_image
 from cfmri_server.problem import FieldError, NotFoundError
 
 from cfmri_core.data.studies import list_studies
-from cfmri_core.errors import CfmriError, RequestError
+from cfmri_core.errors import CfmriError, RequestError, ResourceError
 from cfmri_core.io.nifti import read_nifti
 from cfmri_core.volume import Volume
 
@@ -135,6 +136,23 @@ def test_an_image_that_is_there_is_not_overwritten(datastore, folder, tmp_path):
     datastore.add_image("scan-1", str(write_nifti(tmp_path / "u" / "i.nii.gz", 9)), {})
     assert datastore.get_labels_by_image_id("scan-1") == {}
     assert "acquisition" not in datastore.get_image_info("scan-1")
+
+
+def test_a_full_disk_leaves_the_id_free(datastore, tmp_path, monkeypatch):
+    def full(*_):
+        raise ResourceError("The disk is full.")
+
+    upload, info = str(write_nifti(tmp_path / "u" / "i.nii.gz")), {"acquisition": {"echo_time_ms": 2.4}}
+    monkeypatch.setattr(datastore_module, "_keep", full)
+    with pytest.raises(ResourceError):
+        datastore.add_image("scan-2", upload, info)
+    monkeypatch.undo()
+    assert datastore.add_image("scan-2", upload, info) == "scan-2"
+
+
+def test_an_image_whose_file_went_leaves_its_id_free(datastore, folder, tmp_path):
+    (folder / "scan-1.nii.gz").unlink()
+    assert datastore.add_image("scan-1", str(write_nifti(tmp_path / "u" / "i.nii.gz")), {}) == "scan-1"
 
 
 def test_the_leftovers_of_another_image_do_not_become_a_new_one_s(datastore, folder, tmp_path):

@@ -79,13 +79,18 @@ class ContainedDatastore(LocalDatastore):
         source = Path(image_filename)
         with nameless(source.parent):
             volume = read_image(source).volume
+        kept, sidecar = Path(self._datastore.image_path()) / info["name"], self._sidecar(image_id)
         with self._listed() as images:
-            if image_id in images or self._files_of(image_id) or self._is_own(self._sidecar(image_id)):
+            if self._is_there(image_id, kept) or self._files_of(image_id) or self._is_own(sidecar):
                 hint = "Delete that image first, or use another id."
                 raise FieldError("There is something of this id already.", hint, field="image", value=image_id)
-            if known.known():  # before the image: one that is there has its sidecar
-                write_text(self._sidecar(image_id), json_text(sidecar_of(known)))
-            _keep(source, volume, Path(self._datastore.image_path()) / info["name"])
+            try:
+                if known.known():  # before the image: one that is there has its sidecar
+                    write_text(sidecar, json_text(sidecar_of(known)))
+                _keep(source, volume, kept)
+            except CfmriError:
+                sidecar.unlink(missing_ok=True)
+                raise
             images[image_id] = ImageLabelModel(image=DataModel(info=info, ext=KEPT_EXTENSION))
         return image_id
 
