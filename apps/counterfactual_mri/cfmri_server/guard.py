@@ -122,7 +122,7 @@ class Guard:
         notes = noted(scope)
         if route:
             notes["route"] = f"{route.method} {route.path}"
-            if image := route.image_in(scope["query_string"]):
+            if image := route.image_in(scope.get("query_string", b"")):
                 notes["image"] = image
         server = scope.get("server")
         is_exposed = server is not None and not is_loopback(server[0])
