@@ -13,10 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from phantoms import affine_of, distinct_voxels, save, slice_dataset, write_enhanced
+import SimpleITK
+from phantoms import affine_of, distinct_voxels, save, set_pixels, slice_dataset, write_enhanced
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
+from pydicom.encaps import encapsulate, generate_pixel_data_frame
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
 
 VOXELS, AFFINE = distinct_voxels(), affine_of(np.eye(3))
 LONG = b"\xff\xff\xff\xff"
@@ -91,6 +99,35 @@ def as_syntax(path: Path, dataset: Dataset, syntax: str) -> Path:
         dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
     pydicom.dcmwrite(path, dataset, write_like_original=False)
     return path
+
+
+def compressed(path: Path, dataset: Dataset, stored: np.ndarray, syntax: str) -> Path:
+    """Write an image of all 16 bits, shape ``(rows, columns)``, uncompressed or in a lossless transfer syntax."""
+    set_pixels(dataset, stored)
+    save(path, dataset)
+    if syntax == ExplicitVRLittleEndian:
+        return path
+    if syntax == RLELossless:
+        dataset.compress(RLELossless)
+    else:
+        frame = _gdcm_frame(path, "JPEG2000" if syntax == JPEG2000Lossless else "JPEG")
+        dataset.PixelData, dataset.file_meta.TransferSyntaxUID = encapsulate([frame]), syntax
+        dataset["PixelData"].is_undefined_length = True
+    pydicom.dcmwrite(path, dataset, write_like_original=False)
+    return path
+
+
+def _gdcm_frame(path: Path, compressor: str) -> bytes:
+    """Return the one frame of an uncompressed file as GDCM's lossless JPEG (process 14) or JPEG 2000."""
+    encoded = path.with_suffix(".encoded")
+    image = SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO")
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetFileName(str(encoded))
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor(compressor)
+    writer.Execute(image)
+    return next(generate_pixel_data_frame(pydicom.dcmread(encoded).PixelData, 1))
 
 
 def hostile_tree(root: Path) -> None:

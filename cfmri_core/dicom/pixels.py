@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_pixel_data_frame
 
+from cfmri_core.dicom.headers import LOSSY_TRANSFER_SYNTAXES
 from cfmri_core.dicom.parser import UNDEFINED_LENGTH, integer_of, number_of, text_of
 from cfmri_core.errors import DicomReadError, UnsupportedImageError
 
@@ -71,6 +72,9 @@ def require_pixel_format(header: Dataset | Mapping[str, str], syntax: str, pixel
 def stored_values(dataset: Dataset) -> NDArray[np.generic]:
     """Decode the stored values of an image, before rescaling.
 
+    Values are those of the low BitsStored bits, signed where PixelRepresentation says so; a lossy decoder gives
+    nothing else.
+
     Returns:
         Values, int8 to uint16, shape ``(frames, rows, columns)``.
 
@@ -87,7 +91,7 @@ def stored_values(dataset: Dataset) -> NDArray[np.generic]:
     if values.size != frames * rows * columns:
         raise DicomReadError("The decoded image has another size than its header says.")
     values = values.reshape(frames, rows, columns)
-    return _without_spare_bits(dataset, values) if syntax in NATIVE_TRANSFER_SYNTAXES else values
+    return values if syntax in LOSSY_TRANSFER_SYNTAXES else _without_spare_bits(dataset, values)
 
 
 def rescale_of(header: Dataset) -> tuple[float, float]:

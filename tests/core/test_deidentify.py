@@ -10,7 +10,7 @@ import pytest
 from phantoms import affine_of, distinct_voxels, save, slice_dataset, write_enhanced
 from pydicom.datadict import DicomDictionary, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
-from pydicom.uid import PYDICOM_IMPLEMENTATION_UID
+from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, RLELossless
 
 from cfmri_core.dicom.deidentify import EMPTIED_KEYWORDS, KEPT_KEYWORDS, KEPT_SEQUENCES, deidentify
 from cfmri_core.dicom.parser import parse_file
@@ -157,6 +157,15 @@ def test_kept_attribute_of_a_foreign_type_is_dropped(tmp_path):
     path = save(tmp_path / "x.dcm", slice_dataset(VOXELS, AFFINE, 0))
     path.write_bytes(museum.with_bytes(path.read_bytes(), b"\x18\x00\x22\x00CS", b"\x18\x00\x22\x00LO"))
     assert "ScanOptions" not in deidentify(parse_file(path), KEY)
+
+
+def test_overlays_in_the_spare_bits_of_compressed_pixels_stay_behind(tmp_path):
+    stored = np.full((8, 8), 0x5ABC, dtype=np.uint16)
+    path = museum.compressed(tmp_path / "source.dcm", slice_dataset(VOXELS, AFFINE, 0), stored, RLELossless)
+    image = parse_file(path)
+    image.BitsStored, image.HighBit = 12, 11
+    clean = deidentify(image, KEY)
+    assert np.array_equal(np.frombuffer(clean.PixelData, "<u2"), np.full(64, 0x0ABC))
 
 
 def test_bytes_behind_the_pixels_and_the_preamble_stay_behind(tmp_path):

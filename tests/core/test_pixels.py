@@ -1,8 +1,11 @@
 import struct
 
+import museum
 import numpy as np
+import pydicom
 import pytest
 from phantoms import affine_of, distinct_voxels, save, set_pixels, slice_dataset
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from cfmri_core.dicom import pixels
 from cfmri_core.dicom.parser import parse_file
@@ -28,13 +31,18 @@ def test_signed_values(tmp_path):
     assert values[0].tolist() == [[-5, 7], [32767, -32768]]
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLosslessSV1, JPEG2000Lossless])
 @pytest.mark.parametrize(("dtype", "value"), [(np.uint16, 0x0ABC), (np.int16, -3)])
-def test_overlays_in_spare_bits_are_cleared(tmp_path, dtype, value):
+def test_overlays_in_spare_bits_are_cleared(tmp_path, dtype, value, syntax):
     dataset = slice_dataset(distinct_voxels(), affine_of(np.eye(3)), 0)
-    stored = (np.full((2, 2), value).astype(np.uint16) & 0x0FFF) | 0x5000
-    set_pixels(dataset, stored.view(dtype))
-    dataset.BitsStored, dataset.HighBit = 12, 11
-    assert pixels.stored_values(parse_file(save(tmp_path / "x.dcm", dataset)))[0, 0, 0] == value
+    stored = (np.full((8, 8), value).astype(np.uint16) & 0x0FFF) | 0x5000
+    path = museum.compressed(tmp_path / "x.dcm", dataset, stored, syntax)
+    image = pydicom.dcmread(path)
+    image.BitsStored, image.HighBit, image.PixelRepresentation = 12, 11, int(dtype == np.int16)
+    image.save_as(path)
+    values = pixels.stored_values(parse_file(path))
+    assert values.dtype == dtype
+    assert (values == value).all()
 
 
 @pytest.mark.parametrize(
