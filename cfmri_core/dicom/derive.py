@@ -134,8 +134,8 @@ def write_derived_series(
 ) -> Path:
     """Write a counterfactual of a series as classic single-frame MR images, and the evidence beside them.
 
-    Identifiers depend on the source's, the model, the edits and the seed alone: a second run makes the
-    same ones, and storing both does no harm.
+    Identifiers depend on the source's, this version, the model, the edits and the seed alone, those of a map on
+    its voxels: a second run makes the same ones, and storing both does no harm.
 
     Args:
         folder: Receives one file per slice and ``evidence.json``; must not exist, or be empty.

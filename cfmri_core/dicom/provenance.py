@@ -79,12 +79,21 @@ class Derivation:
         evidence: Mapping[str, Any],
         volume: Volume,
     ) -> Derivation:
-        """Describe a derivation; where the evidence names no model, the voxels themselves identify it."""
+        """Describe a derivation.
+
+        The voxels themselves identify a result of no named model, and a map: how often it was replayed and its
+        calibration change it, and the evidence of the edit beside it holds only part of that.
+        """
         parts: dict[str, Any] = {key: evidence.get(key) for key in _IDENTITY_KEYS}
-        parts |= {"requested": requested.as_dict(), "shape": volume.shape, "origin": np.round(volume.affine[:3, 3], 3)}
+        parts |= {
+            "cfmri_version": __version__,
+            "requested": requested.as_dict(),
+            "shape": volume.shape,
+            "origin": np.round(volume.affine[:3, 3], 3),
+        }
         # A map beside the image, of the same edit; what an edit of anatomy was asked for.
         parts |= {key: evidence[key] for key in ("quantity", "edit", "region_sha256", "scanner_fit") if key in evidence}
-        if not model_sha256(evidence):
+        if not model_sha256(evidence) or "quantity" in evidence:
             parts["voxels"] = hashlib.sha256(np.ascontiguousarray(volume.voxels).tobytes()).hexdigest()
         return cls(factual, requested, evidence, json_text(parts, indent=None), datetime.now())
 

@@ -69,7 +69,7 @@ def write_segmentation(path: Path, source: Series, labels: Volume, algorithm_typ
     headers = [_completed(header) for header in source.headers]
     digest = hashlib.sha256(frames.tobytes()).hexdigest()
     series = str(headers[0].SeriesInstanceUID)
-    identity = (digest, series) if algorithm_type == AUTOMATIC else (digest, series, algorithm_type)
+    identity = (digest, series, algorithm_type, __version__)
     with parser_errors(path):
         segmentation = highdicom.seg.Segmentation(
             source_images=headers,

@@ -3,6 +3,7 @@ import pytest
 from phantoms import affine_of, distinct_voxels
 
 from cfmri_core.acquisition import AcquisitionParameters
+from cfmri_core.dicom import provenance
 from cfmri_core.dicom.provenance import (
     Derivation,
     derivation_description,
@@ -50,6 +51,20 @@ def test_without_a_model_the_voxels_identify_the_result():
     other = Volume(VOLUME.voxels + 1, VOLUME.affine)
     assert derivation({}, {}).uid("1") != derivation({}, {}, other).uid("1")
     assert derivation({}, {}).uid("1") == derivation({}, {}).uid("1")
+
+
+def test_maps_of_one_edit_are_told_apart_by_their_voxels():
+    evidence = {**EVIDENCE, "quantity": "half-width of the 90 % interval"}
+    more_replays = Volume(VOLUME.voxels * 1.1, VOLUME.affine)
+    first = derivation({"echo_time_ms": 1.4}, evidence)
+    assert first.uid("1") == derivation({"echo_time_ms": 1.4}, evidence).uid("1")
+    assert first.uid("1") != derivation({"echo_time_ms": 1.4}, evidence, more_replays).uid("1")
+
+
+def test_another_version_gives_other_identifiers(monkeypatch):
+    before = derivation({"echo_time_ms": 1.4}).uid("1")
+    monkeypatch.setattr(provenance, "__version__", "99")
+    assert derivation({"echo_time_ms": 1.4}).uid("1") != before
 
 
 def test_series_number_is_out_of_the_scanners_way():

@@ -5,6 +5,7 @@ import pytest
 from phantoms import LPS, affine_of, assert_same_image, orientations, rotation, write_enhanced, write_series
 from validator import complaints
 
+from cfmri_core.dicom import segmentation
 from cfmri_core.dicom.read import read_series
 from cfmri_core.dicom.segmentation import write_segmentation
 from cfmri_core.errors import GeometryError
@@ -99,14 +100,17 @@ def test_slab_and_empty_labels(tmp_path):
     assert pydicom.dcmread(write_segmentation(tmp_path / "empty.dcm", source, empty)).pixel_array.max() == 0
 
 
-def test_same_labels_have_the_same_identifiers(tmp_path):
+def test_same_labels_have_the_same_identifiers_until_the_software_changes(tmp_path, monkeypatch):
     source = source_of(tmp_path / "s")
-    uids = [
-        pydicom.dcmread(write_segmentation(tmp_path / name, source, labels_of(source))).SOPInstanceUID
-        for name in ("a.dcm", "b.dcm")
-    ]
-    assert uids[0] == uids[1]
-    assert uids[0].startswith("2.25.")
+
+    def uid(name):
+        return pydicom.dcmread(write_segmentation(tmp_path / name, source, labels_of(source))).SOPInstanceUID
+
+    first = uid("a.dcm")
+    assert first.startswith("2.25.")
+    assert first == uid("b.dcm")
+    monkeypatch.setattr(segmentation, "__version__", "99")
+    assert first != uid("c.dcm")
 
 
 def test_other_grids_and_values_are_refused(tmp_path):
