@@ -32,7 +32,7 @@ _DIGESTED = ("PatientID", "AcquisitionTime")
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 _APPLICATION_ID = 0x63666D72  # "cfmr"
-_FORMAT = 1
+_FORMAT = 2  # 2: single-frame objects of several frames are refused, converted images give their parameters
 _TABLES = """
 CREATE TABLE salt (value TEXT);
 CREATE TABLE files (

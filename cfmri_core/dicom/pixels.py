@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_pixel_data_frame
 
-from cfmri_core.dicom.headers import LOSSY_TRANSFER_SYNTAXES
+from cfmri_core.dicom.headers import LOSSY_TRANSFER_SYNTAXES, MR_IMAGE
 from cfmri_core.dicom.parser import UNDEFINED_LENGTH, integer_of, number_of, text_of
 from cfmri_core.errors import DicomReadError, UnsupportedImageError
 
@@ -36,7 +36,7 @@ def require_pixels(dataset: Dataset) -> None:
 
     Raises:
         DicomReadError: No pixel data, or fewer bytes than the size asks for.
-        UnsupportedImageError: A mosaic, colour, an odd bit depth or a nonsense size.
+        UnsupportedImageError: A mosaic, several frames in a single-frame object, colour, an odd bit depth.
     """
     syntax = str(getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", ""))
     require_pixel_format(dataset, syntax, _pixel_bytes(dataset))
@@ -127,6 +127,10 @@ def _require_layout(dataset: Dataset | Mapping[str, str], syntax: str, pixel_byt
     voxels = frames * rows * columns
     if min(frames, rows, columns) < 1 or voxels > MAX_VOXELS:
         raise DicomReadError(f"An image of {columns}x{rows}x{frames} voxels is not accepted (1 to {MAX_VOXELS}).")
+    if frames > 1 and text_of(dataset, "SOPClassUID") == MR_IMAGE:  # has one position for all of them
+        raise UnsupportedImageError(
+            f"A single-frame MR image that holds {frames} frames.", "Export one file per slice, or enhanced MR."
+        )
     allocated, stored = integer_of(dataset, "BitsAllocated"), integer_of(dataset, "BitsStored")
     high_bit = integer_of(dataset, "HighBit")
     if allocated not in (8, 16) or stored is None or not 1 <= stored <= allocated or high_bit != stored - 1:

@@ -15,7 +15,7 @@ from pydicom.uid import UID
 
 from cfmri_core.acquisition import AcquisitionRecord
 from cfmri_core.dicom import geometry
-from cfmri_core.dicom.headers import MR_IMAGE_CLASSES, frame_headers, header_of, read_acquisition
+from cfmri_core.dicom.headers import MR_IMAGE_CLASSES, MULTI_FRAME_CLASSES, frame_headers, header_of, read_acquisition
 from cfmri_core.dicom.parser import integer_of, is_dicom_file, number_of, parse_file, parser_errors, text_of
 from cfmri_core.dicom.pixels import MAX_VOXELS, require_pixels, rescale_of, stored_values
 from cfmri_core.errors import CfmriError, DicomReadError, SeveralVolumesError
@@ -168,13 +168,14 @@ def grid_of(frames: Sequence[Frame]) -> Grid:
 
     Raises:
         SeveralVolumesError: Several images at one position.
-        DicomReadError: Slices that do not belong together, or too many voxels.
+        DicomReadError: Slices that do not belong together or lack identifiers, or too many voxels.
         GeometryError: Not one regular stack.
     """
     planes = [geometry.plane_of(frame.header) for frame in frames]
     order = geometry.slice_order(planes)
     frames, planes = [frames[index] for index in order], [planes[index] for index in order]
     _require_distinct_positions(frames, planes)
+    _require_identifiers(frames)
     _require_uniform(frames)
     _require_locations_in_order(frames)
     affine = geometry.affine_from_planes(planes, geometry.nominal_gap_mm(frames[0].header))
@@ -227,7 +228,11 @@ def _headers_of(path: Path, files: Sequence[Path]) -> SeriesHeaders:
         first = images[0][1]
         refusals = [refusal for _, _, refusal in images if refusal]
         return SeriesHeaders(
-            path, tuple(frames), read_acquisition(first), "NumberOfFrames" in first, refusals[0] if refusals else None
+            path,
+            tuple(frames),
+            read_acquisition(first),
+            text_of(first, "SOPClassUID") in MULTI_FRAME_CLASSES,
+            refusals[0] if refusals else None,
         )
 
 
@@ -294,6 +299,21 @@ def _require_distinct_positions(frames: Sequence[Frame], planes: Sequence[geomet
         f"{len(planes)} images at {positions} positions are not one volume: {difference}.",
         "Give one volume: split the series first.",
     )
+
+
+def _require_identifiers(frames: Sequence[Frame]) -> None:
+    """Refuse what cannot be referred to: both identifiers are Type 1 (PS3.3 C.7.3.1, C.12.1), one per image.
+
+    Invented ones would let a result name a source that no archive has.
+    """
+    for keyword in ("SeriesInstanceUID", "SOPInstanceUID"):
+        if not all(text_of(frame.header, keyword) for frame in frames):
+            raise DicomReadError(
+                f"An image has no {keyword}: nothing derived from it could name its source.",
+                "Export the series again, or convert it with dcm2niix and give the .nii.gz.",
+            )
+    if len({text_of(frame.header, "SOPInstanceUID") for frame in frames}) < len({frame.path for frame in frames}):
+        raise DicomReadError("Different files carry one SOPInstanceUID.", "Export the series again.")
 
 
 def _require_uniform(frames: Sequence[Frame]) -> None:

@@ -24,6 +24,7 @@ def only(archive):
         ({"count": 2}, Reason.TOO_FEW_SLICES, "2 images"),
         ({"PhotometricInterpretation": "RGB"}, Reason.UNSUPPORTED, "monochrome"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}, Reason.UNSUPPORTED, "mosaic"),
+        ({"NumberOfFrames": 2}, Reason.UNSUPPORTED, "holds 2 frames"),
         ({"PixelData": None}, Reason.DAMAGED, "no pixel data"),
         ({"ImagePositionPatient": None}, Reason.IRREGULAR, "ImagePositionPatient is absent"),
         ({"ImagePositionPatient": ["0", "0", "0"]}, Reason.SEVERAL_VOLUMES, "4 images at 1 positions"),
@@ -37,6 +38,13 @@ def test_series_that_cannot_be_used_says_why(archive, write, attributes, reason,
     assert line in entry.refusal
     with pytest.raises(DicomReadError, match=entry.key):
         read_entry(archive, entry)
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID"])
+def test_images_without_an_identifier_are_left_out_with_the_reason(archive, write, keyword):
+    write("s", 1, **{keyword: ""})
+    refusals = {(entry.reason, entry.refusal) for entry in index_archive(archive, workers=1)}
+    assert refusals == {(Reason.DAMAGED, "names no series or no instance")}
 
 
 def test_own_synthetic_series_is_left_out(archive, write):

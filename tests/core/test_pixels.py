@@ -55,6 +55,7 @@ def test_overlays_in_spare_bits_are_cleared(tmp_path, dtype, value, syntax):
         ({"Rows": 0}, "not accepted"),
         ({"Rows": 60000, "Columns": 60000}, "not accepted"),
         ({"NumberOfFrames": 10**9}, "not accepted"),
+        ({"NumberOfFrames": 2}, "single-frame MR image that holds 2 frames"),
         ({"Rows": 500}, "cut short"),
         ({"Rows": 4}, "too long"),
         ({"BitsAllocated": 32}, "bit depth"),

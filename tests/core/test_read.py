@@ -74,6 +74,10 @@ def test_enhanced_image_reads_like_a_classic_series(tmp_path):
     assert read_series(tmp_path).volume.has_same_grid(series.volume)
 
 
+def test_classic_image_that_counts_its_one_frame_stays_classic(tmp_path):
+    assert read_series(write_series(tmp_path, VOXELS, AFFINE, {"NumberOfFrames": 1})).frame_numbers == ()
+
+
 def test_enhanced_multi_echo_is_refused_and_still_described(tmp_path):
     headers = read_headers(write_enhanced(tmp_path / "e.dcm", VOXELS, AFFINE, (1.5, 4.0)))
     assert headers.acquisition.parameters.echo_time_ms == 1.5
@@ -149,6 +153,9 @@ def test_several_series_are_counted(tmp_path):
         ({"slice_2": {"PixelData": None}}, DicomReadError, "no pixel data"),
         ({"slice_2": {"ImagePositionPatient": None}}, GeometryError, "ImagePositionPatient is absent"),
         ({"slice_2": {"Rows": 4}}, DicomReadError, "too long"),
+        ({"slice_2": {"SOPInstanceUID": "1.2.3.4.5.6.1"}}, DicomReadError, "Different files carry one SOPInstanceUID"),
+        ({"slice_2": {"SOPInstanceUID": ""}}, DicomReadError, "An image has no SOPInstanceUID"),
+        ({f"slice_{k}": {"SeriesInstanceUID": None} for k in range(4)}, DicomReadError, "has no SeriesInstanceUID"),
         ({f"slice_{k}": {"SliceLocation": z} for k, z in enumerate((0, 2, 1, 3))}, DicomReadError, "different orders"),
     ],
 )
@@ -175,6 +182,7 @@ def test_missing_slice_is_refused(tmp_path):
         ({"AcquisitionNumber": 2}, "dynamic or diffusion"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "P"]}, "magnitude and phase"),
         ({"SOPInstanceUID": "1.2.77"}, "duplicates"),
+        ({}, "duplicates"),
     ],
 )
 def test_repeated_positions_say_what_they_differ_in(tmp_path, attributes, reason):
