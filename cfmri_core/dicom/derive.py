@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def write_derived_series(
     Raises:
         RequestError: The folder holds something.
         GeometryError: The volume is not on the source's grid.
+        DicomReadError: The source's header has what cannot be written.
         ResourceError: The folder cannot be written.
     """
     folder = Path(folder)
@@ -161,12 +163,14 @@ def write_derived_series(
     stored = scale.store(volume.voxels)
     with atomic_folder(folder) as partial:
         for k in range(volume.shape[2]):
-            with parser_errors(folder):
+            with parser_errors(source.path):
                 image = _derived_image(source, first[2] + k, derivation)
                 _write_position(image, volume, k, first[:2] != (0, 0))
                 _write_numbering(image, source, first[2], k, volume.shape[2])
                 _write_pixels(image, stored[:, :, k].T, scale)
-            _save(partial / f"{k + 1:04d}.dcm", image)
+                _set_file_meta(image)
+                content = encoded(image)
+            (partial / f"{k + 1:04d}.dcm").write_bytes(content)
         (partial / EVIDENCE_NAME).write_text(json_text(evidence), encoding="utf-8")
     return folder
 
@@ -186,6 +190,13 @@ def box_in(whole: Volume, part: Volume) -> tuple[int, int, int]:
         raise GeometryError("The result does not lie on the grid of the input series.")
     i, j, k = (int(index) for index in first)
     return i, j, k
+
+
+def encoded(image: Dataset) -> bytes:
+    """Return an object as the bytes of its file, so that what cannot be encoded is known before a disk is involved."""
+    stream = BytesIO()
+    pydicom.dcmwrite(stream, image, write_like_original=False)
+    return stream.getvalue()
 
 
 def write_requested(image: Dataset, derivation: Derivation) -> None:
@@ -287,7 +298,7 @@ def _write_pixels(image: Dataset, stored: NDArray[np.uint16], scale: PixelScale)
     image.add_new("PixelData", "OW", np.ascontiguousarray(stored).tobytes())
 
 
-def _save(path: Path, image: Dataset) -> None:
+def _set_file_meta(image: Dataset) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = image.SOPClassUID
     meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
@@ -297,4 +308,3 @@ def _save(path: Path, image: Dataset) -> None:
     image.file_meta = meta
     image.preamble = b"\0" * 128  # a preamble can hide another file type (CVE-2019-11687)
     image.is_little_endian, image.is_implicit_VR = True, False
-    pydicom.dcmwrite(path, image, write_like_original=False)

@@ -50,6 +50,7 @@ class Series:
     """One series that forms one volume.
 
     Attributes:
+        path: What the user gave, or what messages call it.
         volume: Intensities after rescaling, float32.
         acquisition: Acquisition parameters, the same in every slice.
         headers: One pixel-free classic header per slice, in slice order k; those of an enhanced image
@@ -57,6 +58,7 @@ class Series:
         frame_numbers: Source frame of each slice, from 1; empty for classic images.
     """
 
+    path: Path
     volume: Volume
     acquisition: AcquisitionRecord
     headers: tuple[Dataset, ...]
@@ -211,7 +213,7 @@ def _series_of(headers: SeriesHeaders) -> Series:
     with parser_errors(headers.path), _named(headers.path):
         volume = Volume(_intensities(grid), grid.affine)
     numbers = tuple(frame.index + 1 for frame in grid.frames) if headers.is_multi_frame else ()
-    return Series(volume, headers.acquisition, tuple(frame.header for frame in grid.frames), numbers)
+    return Series(headers.path, volume, headers.acquisition, tuple(frame.header for frame in grid.frames), numbers)
 
 
 def _headers_of(path: Path, files: Sequence[Path]) -> SeriesHeaders:

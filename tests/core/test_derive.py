@@ -26,7 +26,7 @@ from validator import complaints
 from cfmri_core.dicom.derive import SYNTHETIC_DATA, PixelScale, box_in, write_derived_series
 from cfmri_core.dicom.parser import text_of
 from cfmri_core.dicom.read import read_headers, read_series
-from cfmri_core.errors import GeometryError, RequestError
+from cfmri_core.errors import DicomReadError, GeometryError, RequestError
 from cfmri_core.volume import Volume
 
 VOXELS = distinct_voxels()
@@ -177,6 +177,19 @@ def test_texts_of_other_alphabets_survive(tmp_path, name):
     image = images(derive(source, tmp_path / "out"))[0]
     assert str(image.PatientName) == name
     assert image.SpecificCharacterSet == charset
+
+
+def test_source_whose_header_cannot_be_written_is_named(tmp_path):
+    number = b"\x20\x00\x12\x00IS\x04\x00"  # AcquisitionNumber
+    for k in range(2):
+        attributes = {"SpecificCharacterSet": "ISO_IR 13", "AcquisitionNumber": 1111}
+        path = save(tmp_path / "source" / f"{k}.dcm", slice_dataset(VOXELS, AFFINE, k, attributes))
+        content = path.read_bytes()
+        assert number + b"1111" in content
+        path.write_bytes(content.replace(number + b"1111", number + b"\xc3\xa9\xc3\xa9"))
+    with pytest.raises(DicomReadError, match=r"source: damaged or unsupported DICOM \(TypeError\)"):
+        derive(read_series(tmp_path / "source"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_enhanced_source_gives_classic_images(tmp_path):
