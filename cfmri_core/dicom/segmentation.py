@@ -10,14 +10,14 @@ from pathlib import Path
 
 import highdicom
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from cfmri_core import __version__
-from cfmri_core.dicom.derive import box_in
-from cfmri_core.dicom.parser import SYNTHETIC_DATA, parser_errors, text_of
+from cfmri_core.dicom.derive import box_in, encoded
+from cfmri_core.dicom.headers import decimal_string
+from cfmri_core.dicom.parser import SYNTHETIC_DATA, number_of, parser_errors, text_of
 from cfmri_core.dicom.provenance import FIRST_SERIES_NUMBER, NOT_FOR_DIAGNOSIS, deterministic_uid
 from cfmri_core.dicom.read import Series
 from cfmri_core.errors import GeometryError
@@ -41,11 +41,14 @@ SERIES_NUMBER = FIRST_SERIES_NUMBER + 1000
 warnings.filterwarnings("ignore", module=r"highdicom(\.|$)")
 logging.getLogger("highdicom").setLevel(logging.CRITICAL)
 
-#: Patient and study attributes highdicom copies and expects to be there (Type 2).
+#: Patient and study attributes highdicom expects to be there (Type 2). It takes some of their values only, though what
+#: an archive knows a patient by must stay as it is: it is given none, and the source's are put back.
 _EXPECTED = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
     "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
 )  # fmt: skip
+#: Left out for highdicom, which wants all three or none, and put back likewise.
+_COMPRESSION = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 def write_segmentation(path: Path, source: Series, labels: Volume, algorithm_type: str = AUTOMATIC) -> Path:
@@ -62,15 +65,16 @@ def write_segmentation(path: Path, source: Series, labels: Volume, algorithm_typ
 
     Raises:
         GeometryError: The labels do not lie on the source's grid, or hold other values.
+        DicomReadError: The source's header has what cannot be written.
         ResourceError: The place cannot be written.
     """
     path = Path(path)
     frames = _frames(source, labels)
-    headers = [_completed(header) for header in source.headers]
+    headers = [_completed(header, source.volume.spacing_mm[2]) for header in source.headers]
     digest = hashlib.sha256(frames.tobytes()).hexdigest()
     series = str(headers[0].SeriesInstanceUID)
     identity = (digest, series, algorithm_type, __version__)
-    with parser_errors(path):
+    with parser_errors(source.path):
         segmentation = highdicom.seg.Segmentation(
             source_images=headers,
             pixel_array=frames,
@@ -87,11 +91,12 @@ def write_segmentation(path: Path, source: Series, labels: Volume, algorithm_typ
             content_label="TISSUE",
             series_description=f"{_TITLES[algorithm_type]} {NOT_FOR_DIAGNOSIS}",
         )
-        _keep_from_source(segmentation, headers[0])
+        _keep_from_source(segmentation, source.headers[0])
         if source.frame_numbers:
             _refer_to_frames(segmentation, source)
+        content = encoded(segmentation)
     with atomic_file(path) as partial:
-        pydicom.dcmwrite(partial, segmentation, write_like_original=False)
+        partial.write_bytes(content)
     return path
 
 
@@ -105,16 +110,22 @@ def _frames(source: Series, labels: Volume) -> NDArray[np.uint8]:
     return np.ascontiguousarray(whole.T)
 
 
-def _completed(header: Dataset) -> Dataset:
-    """Return a header that highdicom takes for a single slice, with the attributes it expects."""
+def _completed(header: Dataset, spacing_mm: float) -> Dataset:
+    """Return a header that highdicom takes for a single slice, with the attributes it expects.
+
+    Args:
+        header: Of the source's slice.
+        spacing_mm: Distance of its slices.
+    """
     completed = Dataset()
     for element in header:
         is_empty_sequence = element.VR == "SQ" and not element.value
-        if element.keyword != "NumberOfFrames" and not is_empty_sequence:
+        if element.keyword not in ("NumberOfFrames", *_COMPRESSION) and not is_empty_sequence:
             completed.add(copy.copy(element))
     for keyword in _EXPECTED:
-        if keyword not in completed:
-            setattr(completed, keyword, None)
+        setattr(completed, keyword, None)
+    if not 0 < (number_of(header, "SliceThickness") or 0) < np.inf:
+        completed.SliceThickness = decimal_string(spacing_mm)  # labels fill their voxels, whatever the scan sampled
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
         if not text_of(completed, keyword):
             setattr(completed, keyword, deterministic_uid(keyword, str(header.SeriesInstanceUID)))
@@ -139,10 +150,10 @@ def _description(number: int, algorithm_type: str) -> highdicom.seg.SegmentDescr
 
 
 def _keep_from_source(segmentation: Dataset, header: Dataset) -> None:
-    """Copy what decides how texts are read, and the mark of a synthetic source."""
-    character_set = header.get("SpecificCharacterSet")
-    if character_set:
-        segmentation.SpecificCharacterSet = character_set
+    """Copy whose it is and how texts are read, and the marks of a synthetic or a lossy source."""
+    for keyword in (*_EXPECTED, *_COMPRESSION, "SpecificCharacterSet"):
+        if keyword in header:
+            segmentation.add(copy.copy(header[keyword]))
     if SYNTHETIC_DATA in header:
         segmentation.add_new(SYNTHETIC_DATA, "CS", header[SYNTHETIC_DATA].value)
 

@@ -6,9 +6,10 @@ from phantoms import LPS, affine_of, assert_same_image, orientations, rotation, 
 from validator import complaints
 
 from cfmri_core.dicom import segmentation
+from cfmri_core.dicom.parser import text_of
 from cfmri_core.dicom.read import read_series
 from cfmri_core.dicom.segmentation import write_segmentation
-from cfmri_core.errors import GeometryError
+from cfmri_core.errors import DicomReadError, GeometryError
 from cfmri_core.volume import Volume
 
 SHAPE = (7, 5, 4)
@@ -111,6 +112,43 @@ def test_same_labels_have_the_same_identifiers_until_the_software_changes(tmp_pa
     assert first == uid("b.dcm")
     monkeypatch.setattr(segmentation, "__version__", "99")
     assert first != uid("c.dcm")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"SliceThickness": None},
+        {"SliceThickness": ""},
+        {"PatientSex": "U"},
+        {"PatientSex": "X"},
+        {"PatientSex": "m"},
+        {"PatientBirthDate": "00000000"},
+        {"PatientBirthDate": "19000000"},
+        {"PatientBirthDate": "1970"},
+        {"StudyDate": "00000000"},
+        {"StudyTime": "240000"},
+        {"StudyTime": "10:11:12"},
+        {"PatientID": None, "PatientSex": None, "StudyDate": None},
+        {"LossyImageCompression": "01"},
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # on writing the source
+def test_headers_as_archives_have_them_keep_their_values(tmp_path, attributes):
+    source = source_of(tmp_path / "s", attributes=attributes)
+    written = pydicom.dcmread(write_segmentation(tmp_path / "out.dcm", source, labels_of(source)))
+    for keyword in ("PatientID", "PatientSex", "PatientBirthDate", "StudyDate", "StudyTime", "LossyImageCompression"):
+        assert text_of(written, keyword) == text_of(source.headers[0], keyword) or keyword not in source.headers[0]
+    measures = written.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert float(measures.SliceThickness) == pytest.approx(2.5 if "SliceThickness" in attributes else 2)
+    assert highdicom.seg.Segmentation.from_dataset(written).pixel_array.any()
+
+
+def test_source_that_cannot_be_written_is_named_and_not_the_output(tmp_path):
+    source = source_of(tmp_path / "source")
+    for header in source.headers:
+        header.add_new("PatientComments", "LT", object())
+    with pytest.raises(DicomReadError, match=r"source: damaged or unsupported DICOM"):
+        write_segmentation(tmp_path / "out.dcm", source, labels_of(source))
 
 
 def test_other_grids_and_values_are_refused(tmp_path):
