@@ -8,7 +8,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from io import BufferedReader, BytesIO, FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,6 @@ from cfmri_core.errors import CfmriError, DicomReadError, UnsupportedImageError
 MAX_FILE_BYTES = 2 * 1024**3
 #: Longer header texts are junk, in characters.
 MAX_TEXT_LENGTH = 1024
-DEFLATED_TRANSFER_SYNTAX = b"1.2.840.10008.1.2.1.99"
 #: Header elements larger than this are passed over when only headers are read, in bytes.
 MAX_HEADER_ELEMENT_BYTES = 64 * 1024**2
 PIXEL_DATA = 0x7FE00010
@@ -61,17 +60,11 @@ def parser_errors(path: Path) -> Iterator[None]:
 def parse_file(path: Path) -> Dataset:
     """Read one DICOM file whole, pixel data undecoded.
 
-    The bytes are read first and parsed from memory: an element that claims to be longer than the file
-    then costs nothing.
-
     Raises:
         DicomReadError: Not DICOM, damaged, or too large.
     """
-    with parser_errors(path):
-        require_readable(path, path.stat())
-        content = path.read_bytes()
-        _require_dicom(path, content[:2048])
-        return _require_class(path, pydicom.dcmread(BytesIO(content)))
+    with parser_errors(path), _opened(path) as stream:
+        return _require_class(path, pydicom.dcmread(stream))
 
 
 def parse_header(path: Path) -> tuple[Dataset, int | None]:
@@ -83,13 +76,9 @@ def parse_header(path: Path) -> tuple[Dataset, int | None]:
     Raises:
         DicomReadError: Not DICOM, damaged, or too large.
     """
-    with parser_errors(path):
-        require_readable(path, path.stat())
-        with _ClampedReader(FileIO(path)) as stream:
-            _require_dicom(path, stream.read(2048))
-            stream.seek(0)
-            dataset = pydicom.dcmread(stream, stop_before_pixels=True, defer_size=MAX_HEADER_ELEMENT_BYTES)
-            return _require_class(path, dataset), _pixel_bytes(stream, dataset)
+    with parser_errors(path), _opened(path) as stream:
+        dataset = pydicom.dcmread(stream, stop_before_pixels=True, defer_size=MAX_HEADER_ELEMENT_BYTES)
+        return _require_class(path, dataset), _pixel_bytes(stream, dataset)
 
 
 def require_readable(path: Path, status: os.stat_result) -> None:
@@ -159,21 +148,30 @@ def items_of(dataset: Dataset, keyword: str) -> list[Dataset]:
         return []
 
 
-class _ClampedReader(BufferedReader):
-    """A file of which no read asks for more than there is: Python allocates what is asked for first."""
+class _BoundedReader(BufferedReader):
+    """A file of which no read asks for more than there is, as Python allocates what is asked for first.
+
+    Nor is it ever read to its end at once: pydicom does that only to inflate the deflated transfer syntax, whole and
+    without any limit. It decides on that by the file meta as it reads it, so any other look at them could be evaded.
+    """
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > 4096:
+        if size is None or size < 0:
+            message = f"{self.name}: the deflated transfer syntax is not supported."
+            raise UnsupportedImageError(message, "Export it uncompressed.")
+        if size > 4096:
             size = min(size, os.fstat(self.fileno()).st_size)
         return super().read(size)
 
 
-def _require_dicom(path: Path, start: bytes) -> None:
-    if start[128:132] != b"DICM":
+def _opened(path: Path) -> _BoundedReader:
+    """Open what can be a DICOM file, at its start."""
+    require_readable(path, path.stat())
+    stream = _BoundedReader(FileIO(str(path)))  # pydicom puts the name into texts
+    if stream.peek(132)[128:132] != b"DICM":
+        stream.close()
         raise DicomReadError(f"{path}: not a DICOM file.", "Give a DICOM file or folder, or a .nii.gz.")
-    if DEFLATED_TRANSFER_SYNTAX in start:  # would be inflated whole, without any limit
-        message = f"{path}: the deflated transfer syntax is not supported."
-        raise UnsupportedImageError(message, "Export it uncompressed.")
+    return stream
 
 
 def _require_class(path: Path, dataset: Dataset) -> Dataset:

@@ -1,11 +1,15 @@
 import os
+import tracemalloc
+import zlib
 
 import pytest
 from phantoms import affine_of, distinct_voxels, rotation, save, slice_dataset
 from pydicom.dataset import Dataset
 
 from cfmri_core.dicom import parser
-from cfmri_core.errors import DicomReadError, GeometryError
+from cfmri_core.errors import DicomReadError, GeometryError, UnsupportedImageError
+
+DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 @pytest.fixture
@@ -39,11 +43,34 @@ def test_large_files_are_refused_before_parsing(file, monkeypatch):
         parser.parse_file(file)
 
 
-def test_deflated_files_are_refused_because_they_inflate_without_limit(file):
-    content = file.read_bytes().replace(b"1.2.840.10008.1.2.1\0", parser.DEFLATED_TRANSFER_SYNTAX[:20], 1)
-    file.write_bytes(content[:140] + parser.DEFLATED_TRANSFER_SYNTAX + content[140:])
-    with pytest.raises(DicomReadError, match="deflated"):
-        parser.parse_file(file)
+def deflated_bomb(path, padding=0, syntax=DEFLATED, vr=b"UI"):
+    """Write a file of some kilobytes that inflates to 64 MiB."""
+    meta = b"\x02\x00\x01\x00OB\0\0" + padding.to_bytes(4, "little") + bytes(padding)
+    meta += b"\x02\x00\x10\x00" + vr + len(syntax).to_bytes(2, "little") + syntax
+    pixels = b"\xe0\x7f\x10\x00OB\0\0" + (2**26).to_bytes(4, "little") + bytes(2**26)
+    path.write_bytes(bytes(128) + b"DICM" + meta + zlib.compress(pixels)[2:-4])
+    return path
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        {},
+        {"padding": 3000},
+        {"padding": 10**6},
+        {"vr": b"LO", "syntax": b"1.2.840.10008\x1b(B.1.2.1.99 "},  # pydicom drops the escape sequence
+    ],
+)
+@pytest.mark.parametrize("read", [parser.parse_file, parser.parse_header])
+def test_deflated_files_are_refused_because_they_inflate_without_limit(tmp_path, bomb, read):
+    path = deflated_bomb(tmp_path / "bomb.dcm", **bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsupportedImageError, match=r"bomb\.dcm: the deflated"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
