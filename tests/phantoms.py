@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+LEGACY_CONVERTED_ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.4"
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SERIES_UID = "1.2.3.4.5.6"
 
@@ -160,6 +161,24 @@ def write_enhanced(
     dataset.SharedFunctionalGroupsSequence = [shared]
     dataset.PerFrameFunctionalGroupsSequence = [_frame_group(affine, k, echo) for k, echo in frames]
     set_pixels(dataset, np.stack([voxels[:, :, k].T for k, _ in frames]))
+    return save(path, dataset)
+
+
+def write_converted(path: Path, voxels: np.ndarray, affine: np.ndarray) -> Path:
+    """Write a legacy converted enhanced MR image: what has no functional group is kept in sequences of its own."""
+    dataset = pydicom.dcmread(write_enhanced(path, voxels, affine))
+    dataset.SOPClassUID = LEGACY_CONVERTED_ENHANCED_MR_IMAGE
+    del dataset.EchoPulseSequence, dataset.MagneticFieldStrength, dataset.MRAcquisitionType
+    shared, classic = Dataset(), slice_dataset(voxels, affine, 0)
+    for keyword in ("FlipAngle", "RepetitionTime", "ScanOptions", "ScanningSequence", "MagneticFieldStrength"):
+        shared.add(classic[keyword])
+    dataset.SharedFunctionalGroupsSequence[0].UnassignedSharedConvertedAttributesSequence = [shared]
+    del dataset.SharedFunctionalGroupsSequence[0].MRTimingAndRelatedParametersSequence
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        own = Dataset()
+        own.EchoTime, own.SliceLocation, own.SOPInstanceUID = "2.81", number, "1.2.99"
+        group.UnassignedPerFrameConvertedAttributesSequence = [own]
+        del group.MREchoSequence
     return save(path, dataset)
 
 

@@ -20,7 +20,13 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from cfmri_core.dicom.headers import FUNCTIONAL_GROUP_SEQUENCES, MR_IMAGE_CLASSES, header_of, readable_elements
+from cfmri_core.dicom.headers import (
+    CONVERTED_SEQUENCES,
+    FUNCTIONAL_GROUP_SEQUENCES,
+    MR_IMAGE_CLASSES,
+    header_of,
+    readable_elements,
+)
 from cfmri_core.dicom.parser import SYNTHETIC_DATA, text_of
 from cfmri_core.dicom.pixels import stored_values
 from cfmri_core.dicom.provenance import code_item, deterministic_uid
@@ -50,7 +56,8 @@ KEPT_KEYWORDS = frozenset({
 })  # fmt: skip
 #: Sequences whose items are cleaned in the same way; all others are gone.
 KEPT_SEQUENCES = frozenset({
-    *FUNCTIONAL_GROUP_SEQUENCES, "MRTimingAndRelatedParametersSequence", "MREchoSequence", "PixelMeasuresSequence",
+    *FUNCTIONAL_GROUP_SEQUENCES, *CONVERTED_SEQUENCES,
+    "MRTimingAndRelatedParametersSequence", "MREchoSequence", "PixelMeasuresSequence",
     "PlanePositionSequence", "PlaneOrientationSequence", "PixelValueTransformationSequence",
     "MRImageFrameTypeSequence", "MRImagingModifierSequence", "MRAveragesSequence", "MRDiffusionSequence",
     "FrameContentSequence", "FrameVOILUTSequence", "DimensionOrganizationSequence", "DimensionIndexSequence",

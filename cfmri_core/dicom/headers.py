@@ -47,6 +47,10 @@ FUNCTIONAL_GROUPS: dict[str, dict[str, str]] = {
     "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
     "FrameContentSequence": {"TemporalPositionIndex": "TemporalPositionIdentifier"},
 }
+#: Functional groups of converted classic images: classic attributes that have no place elsewhere (PS3.3 C.7.6.16.2).
+CONVERTED_SEQUENCES = (
+    "UnassignedSharedConvertedAttributesSequence", "UnassignedPerFrameConvertedAttributesSequence",
+)  # fmt: skip
 #: EchoPulseSequence of enhanced images -> ScanningSequence of classic ones.
 SCANNING_SEQUENCES = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 FUNCTIONAL_GROUP_SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -84,7 +88,8 @@ def frame_headers(dataset: Dataset) -> list[Dataset]:
     """Return one classic header per frame, without functional groups and pixels.
 
     A classic image gives itself. Of an enhanced image each frame gets the root attributes and those of
-    its functional groups under their classic names (`FUNCTIONAL_GROUPS`), per-frame before shared.
+    its functional groups under their classic names (`FUNCTIONAL_GROUPS`), per-frame before shared, and what it has kept
+    of the classic images it was converted from.
 
     Raises:
         DicomReadError: The number of frames is nonsense, or differs from that of the functional groups.
@@ -143,6 +148,7 @@ def _candidates(dataset: Dataset, parameter: Parameter) -> list[AttributeSource]
         for sequence, classic_names in FUNCTIONAL_GROUPS.items():
             keywords = [keyword for keyword, classic in classic_names.items() if classic == parameter.keyword]
             places += [(item, f"{sequence}.", k) for k in keywords for item in items_of(group, sequence)[:1]]
+        places += [(item, f"{s}.", parameter.keyword) for s in CONVERTED_SEQUENCES for item in items_of(group, s)[:1]]
     sources = []
     for place, prefix, keyword in places:
         text = text_of(place, keyword)
@@ -172,6 +178,10 @@ def _flattened(root: list[DataElement], shared: Dataset, frame: Dataset) -> Data
         for sequence, classic_names in FUNCTIONAL_GROUPS.items():
             for item in items_of(group, sequence)[:1]:
                 _copy_attributes(item, header, classic_names)
+        converted = [item for sequence in CONVERTED_SEQUENCES for item in items_of(group, sequence)[:1]]
+        for element in (element for item in converted for element in readable_elements(item)):
+            if element.tag not in header:
+                header.add(element)
     return header
 
 

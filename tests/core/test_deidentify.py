@@ -7,12 +7,13 @@ import museum
 import numpy as np
 import pydicom
 import pytest
-from phantoms import affine_of, distinct_voxels, save, slice_dataset, write_enhanced
+from phantoms import affine_of, distinct_voxels, save, slice_dataset, write_converted, write_enhanced
 from pydicom.datadict import DicomDictionary, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, RLELossless
 
 from cfmri_core.dicom.deidentify import EMPTIED_KEYWORDS, KEPT_KEYWORDS, KEPT_SEQUENCES, deidentify
+from cfmri_core.dicom.headers import read_acquisition
 from cfmri_core.dicom.parser import parse_file
 from cfmri_core.errors import DicomReadError, RefusedError
 
@@ -129,6 +130,14 @@ def test_enhanced_image_keeps_its_frames(tmp_path):
     assert len(clean.PerFrameFunctionalGroupsSequence) == 4
     assert 0x00189074 not in tags_of(clean)
     assert np.array_equal(clean.pixel_array, pydicom.dcmread(path).pixel_array)
+
+
+def test_converted_image_keeps_its_parameters(tmp_path):
+    path = write_converted(tmp_path / "c.dcm", VOXELS, AFFINE)
+    clean = deidentify(parse_file(path), KEY)
+    assert read_acquisition(clean).parameters.echo_time_ms == 2.81
+    assert read_acquisition(clean).parameters == read_acquisition(parse_file(path)).parameters
+    assert "1.2.99" not in str(clean)
 
 
 def test_identifiers_depend_on_the_key_and_keep_scans_of_one_patient_together():

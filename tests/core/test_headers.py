@@ -2,7 +2,7 @@ import csv
 
 import numpy as np
 import pytest
-from phantoms import affine_of, distinct_voxels, slice_dataset, write_enhanced
+from phantoms import SERIES_UID, affine_of, distinct_voxels, slice_dataset, write_converted, write_enhanced
 from pydicom.dataset import Dataset
 
 from cfmri_core.dicom.headers import decimal_string, frame_headers, header_of, read_acquisition
@@ -99,6 +99,23 @@ def test_frame_headers_are_classic_headers(tmp_path):
     assert frames[0].RescaleSlope == 0.5
     assert "PixelData" not in frames[0]
     assert frames[0].ImagePositionPatient != frames[1].ImagePositionPatient
+
+
+def test_converted_image_gives_what_it_kept_of_the_classic_ones(tmp_path):
+    path = write_converted(tmp_path / "c.dcm", distinct_voxels(), affine_of(np.eye(3)))
+    record = read_acquisition(parse_file(path))
+    assert record.parameters.known() == {
+        "manufacturer": "SIEMENS", "manufacturer_model": "Avanto", "field_strength_t": 1.5, "scan_options": "PFP\\FS",
+        "flip_angle_deg": 10.0, "slice_thickness_mm": 2.0, "echo_time_ms": 2.81, "repetition_time_ms": 5.53,
+    }  # fmt: skip
+    assert record.sources["echo_time_ms"].attribute == (
+        "UnassignedPerFrameConvertedAttributesSequence.EchoTime (0018,0081)"
+    )
+    frames = frame_headers(header_of(parse_file(path)))
+    assert [frame.SliceLocation for frame in frames] == [0, 1, 2, 3]
+    assert {(frame.EchoTime, frame.ScanningSequence, frame.SOPInstanceUID) for frame in frames} == {
+        (2.81, "GR", f"{SERIES_UID}.1")
+    }
 
 
 def test_frame_count_that_does_not_fit_is_refused(tmp_path):
