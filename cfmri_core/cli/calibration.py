@@ -115,13 +115,13 @@ def calibrate_scanners_command(
     suppress fat or show no breast are left out. Use the copy as --model, or as CFMRI_MODELS.
     """
     from cfmri_core.data.studies import list_studies
-    from cfmri_core.io.atomic import require_empty
+    from cfmri_core.io.atomic import require_replaceable
     from cfmri_core.models.direct_editor import DirectEditor
     from cfmri_core.models.model_folder import copied_models, locate_model
     from cfmri_core.models.segmenter import Segmenter
     from cfmri_core.pipeline.scanner_fit import fit_scanners, simulated_contrasts, site_contrasts
 
-    require_empty(output)
+    require_replaceable(output)
     on = resolved_device(device)
     editor = DirectEditor.load(locate_model("direct_editor", model), on)
     segmenter = Segmenter.load(locate_model("segmenter", model), on)

@@ -94,8 +94,9 @@ def edit(
         source_noise=source_noise,
         slices=parse_slices(slices),
     )
-    for path in (output, *([uncertainty_path(output)] if uncertainty else [])):
-        require_unused(path)
+    require_writable(output)
+    if uncertainty:
+        require_writable(uncertainty_path(output))
     scan = read_scan(input_)
     editor = load_editor(method, model, resolved_device(device))
     trust = load_trust(editor, editor_folder(method, model), model, resolved_device(device))
@@ -172,6 +173,20 @@ def require_unused(output: Path) -> None:
         return
     if output.exists():
         raise RequestError(f"{output} exists already.", "Choose another output, or remove it first.")
+
+
+def require_writable(output: Path) -> None:
+    """Refuse, before any work is done, what a counterfactual could not be written to.
+
+    Raises:
+        RequestError: As `require_unused`; or a series' folder could not be put into place.
+    """
+    from cfmri_core.io.atomic import require_replaceable
+    from cfmri_core.io.nifti import is_nifti_path
+
+    require_unused(output)
+    if not is_nifti_path(output):
+        require_replaceable(output)
 
 
 def _changes(assignments: list[str], like: Path | None, preset: str | None) -> Mapping[str, str | float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfmri_core.cli.console import emit, formatted, note, progress_shown, table, warn
-from cfmri_core.cli.editing import Device, Model, OnRefusal, require_unused
+from cfmri_core.cli.editing import Device, Model, OnRefusal, require_writable
 from cfmri_core.errors import RequestError
 from cfmri_core.models.device import resolved_device
 
@@ -46,7 +46,7 @@ def lesion(
     if insert == remove:
         raise RequestError("Say whether to insert or to remove.", "Give exactly one of --insert and --remove.")
     request = LesionRequest(mode="insert" if insert else "remove", method=method, steps=steps, seed=seed)
-    require_unused(output)
+    require_writable(output)
     scan = read_scan(input_)
     asked = _asked(mask, box, scan.volume)
     editor = load_lesion_editor(method, model, resolved_device(device))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfmri_core.cli.console import emit, progress_shown, warn
-from cfmri_core.cli.editing import Device, Model, OnRefusal, require_unused
+from cfmri_core.cli.editing import Device, Model, OnRefusal, require_writable
 from cfmri_core.models.device import resolved_device
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def structure(
     from cfmri_core.pipeline.structure import StructureRequest, edit_structure
 
     request = StructureRequest(fgt_fraction=fgt_fraction, delta=delta, method=method, seed=seed)
-    require_unused(output)
+    require_writable(output)
     scan = read_scan(input_)
     folder = locate_model("structure_editor", model)
     editor = StructureEditor.load(folder, resolved_device(device))

@@ -41,7 +41,7 @@ from cfmri_core.dicom.provenance import (
 )
 from cfmri_core.dicom.read import Series
 from cfmri_core.errors import GeometryError
-from cfmri_core.io.atomic import atomic_folder, require_empty
+from cfmri_core.io.atomic import atomic_folder, require_replaceable
 from cfmri_core.io.json_text import json_text
 from cfmri_core.volume import Volume
 
@@ -156,7 +156,7 @@ def write_derived_series(
         ResourceError: The folder cannot be written.
     """
     folder = Path(folder)
-    require_empty(folder)
+    require_replaceable(folder)
     first = box_in(source.volume, volume)
     derivation = Derivation.of(source.acquisition.parameters, requested, evidence, volume)
     scale = scale or PixelScale.of(volume.voxels)

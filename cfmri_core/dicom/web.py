@@ -29,7 +29,7 @@ from cfmri_core.dicom.web_connection import Access, Connection, NotThereError
 from cfmri_core.dicom.web_json import dataset_of, failure_reasons, json_items, limited_content, value_of
 from cfmri_core.dicom.web_multipart import Message, save_parts
 from cfmri_core.errors import DicomReadError, RemoteError, RequestError, ResourceError
-from cfmri_core.io.atomic import atomic_folder, require_empty
+from cfmri_core.io.atomic import atomic_folder, require_replaceable
 from cfmri_core.progress import Progress, silent
 
 JSON = "application/dicom+json"
@@ -195,7 +195,7 @@ class DicomWeb:
             ResourceError: It is larger than `MAX_SERIES_BYTES`, or the disk is full.
             RequestError: The folder holds something.
         """
-        require_empty(folder)
+        require_replaceable(folder)
         with atomic_folder(folder) as partial:
             fetching = _Fetching(self._connection, series, partial, progress)
             for _ in range(_LOOKS):

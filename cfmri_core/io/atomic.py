@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -39,27 +40,23 @@ def atomic_file(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``target``; on success rename it into place.
 
-    An earlier folder of that name is replaced only once the new one is complete.
+    An earlier folder of that name is replaced only once the new one is complete. A link is followed. Who may read the
+    result is decided by the umask; until it is complete, its owner alone may.
 
     Raises:
         ResourceError: The parent cannot be written, or the disk is full.
     """
-    target = Path(target)
+    target = Path(os.path.realpath(target))
     with _disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+        holder = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
         try:
+            partial = holder / "new"
+            partial.mkdir()
             yield partial
-            partial.chmod(0o755)
-            if target.exists():
-                old = partial.with_name(partial.name + ".old")
-                os.replace(target, old)
-                os.replace(partial, target)
-                shutil.rmtree(old)
-            else:
-                os.replace(partial, target)
+            _exchange(partial, target, holder / "old")
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(holder, ignore_errors=True)
 
 
 def require_empty(folder: Path) -> None:
@@ -70,6 +67,51 @@ def require_empty(folder: Path) -> None:
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise RequestError(f"{folder}: exists already; nothing was written.", "Give a new or empty output folder.")
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse, before any work is done, an output folder that `atomic_folder` could not put into place.
+
+    It is tried: no look at permissions and mounts foretells all that a file system may refuse.
+
+    Raises:
+        RequestError: As `require_empty`; or it is a mount point, the current folder, or where nothing can be written.
+    """
+    require_empty(folder)
+    place = Path(os.path.realpath(folder))
+    try:
+        if place.is_dir() and place.samefile(os.curdir):
+            raise OSError(errno.EBUSY, "it is the current folder")
+        _try_to_rename(place)
+    except OSError as error:
+        hint = f"Give a new folder in it, such as {folder / 'result'}." if place.is_dir() else "Give another folder."
+        raise RequestError(
+            f"{folder}: no result could be put into its place ({error.strerror}); nothing was written.", hint
+        ) from None
+
+
+def _try_to_rename(place: Path) -> None:
+    above = next(parent for parent in place.parents if parent.exists())
+    holder = Path(tempfile.mkdtemp(prefix=".part-", dir=above))
+    try:
+        if place.exists():
+            os.replace(place, holder / "old")
+            os.replace(holder / "old", place)
+    finally:
+        holder.rmdir()
+
+
+def _exchange(new: Path, target: Path, old: Path) -> None:
+    """Put a folder into place; if that fails, the earlier one is there again."""
+    if not target.exists():
+        os.replace(new, target)
+        return
+    os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        os.replace(old, target)
+        raise
 
 
 def flush(path: Path) -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from cfmri_core.errors import CheckpointError, RequestError
-from cfmri_core.io.atomic import atomic_folder, require_empty
+from cfmri_core.io.atomic import atomic_folder, require_replaceable
 
 FORMAT_VERSION = 1
 #: Folder of a MONAI bundle that holds the model.
@@ -175,7 +175,7 @@ def copied_models(root: Path | None, output: Path) -> Iterator[Path]:
         RequestError: There is something in ``output``, or it lies inside a model.
         ResourceError: It cannot be written.
     """
-    require_empty(output)
+    require_replaceable(output)
     with atomic_folder(output) as partial:
         for kind in KINDS:
             try:

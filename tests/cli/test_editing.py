@@ -125,6 +125,15 @@ def test_an_existing_output_is_never_replaced(cfmri, series, models, tmp_path):
     assert kept.read_text() == "mine"
 
 
+def test_the_current_folder_is_refused_with_a_folder_that_would_do(cfmri, series, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = cfmri("edit", series, ".", "--preset", "siemens-trio-3t", "--uncertainty", "2")
+    assert outcome.code == 2
+    assert "it is the current folder" in outcome.err
+    assert "such as result" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_segment_writes_labels_and_their_volumes(cfmri, series, models, tmp_path):
     outcome = cfmri("segment", series, tmp_path / "l.nii.gz", "--json")
     labels = read_nifti(tmp_path / "l.nii.gz")
