@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -99,7 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
     _quieten(debug)
+    _let_every_text_be_printed()
     sys.exit(_run([argument for argument in given if argument != _DEBUG], debug))
+
+
+def _let_every_text_be_printed() -> None:
+    """Escape what a stream cannot encode, such as a path that is not UTF-8: no command fails for what it says."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str], debug: bool) -> int:

@@ -13,8 +13,12 @@ import numpy as np
 
 
 def json_text(data: object, indent: int | None = 2) -> str:
-    """Return strict JSON: dataclasses as objects, arrays as lists, NaN and infinities as ``null``."""
-    return json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
+    """Return strict JSON: dataclasses as objects, arrays as lists, NaN and infinities as ``null``.
+
+    Bytes of a path that are not UTF-8 are escaped: the text can be encoded, and gives the path back.
+    """
+    text = json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def plain(data: object) -> Any:

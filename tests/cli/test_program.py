@@ -1,5 +1,6 @@
 """Every way to fail ends in one line and the right exit code."""
 
+import json
 import os
 import subprocess
 import sys
@@ -125,3 +126,15 @@ def test_ctrl_c_leaves_nothing_half_written(series, models, tmp_path):
     assert process.returncode == 130
     assert messages.splitlines()[-1] == "cfmri: Cancelled."
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_is_not_utf8_is_printed_escaped_and_fails_nothing(series, tmp_path):
+    folder = tmp_path / os.fsdecode(b"odd\xff")
+    folder.symlink_to(series)
+    run = [sys.executable, "-m", "cfmri_core"]
+    told = subprocess.run([*run, "info", folder, "--json"], capture_output=True, check=True)
+    assert json.loads(told.stdout.decode("utf-8"))["path"] == str(folder)
+    program = "import sys, typer\nfrom cfmri_core.cli import program\n"
+    program += "program.app.command('say')(lambda: typer.echo(sys.argv[2]))\nprogram.main(['say'])"
+    told = subprocess.run([sys.executable, "-c", program, "-", os.fsdecode(b"\xff")], capture_output=True, check=True)
+    assert told.stdout == b"\\udcff\n"

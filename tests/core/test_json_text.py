@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,3 +18,10 @@ def test_what_json_lacks_becomes_null_or_plain():
 
 def test_dataclasses_become_objects():
     assert json.loads(json_text(Interval(1.0, math.nan, 2.0, 3)))["low"] is None
+
+
+def test_paths_that_are_not_utf8_come_back():
+    path = os.fsdecode(b"Br\xc3\xbcste-\xff")
+    text = json_text({"path": Path(path)}, indent=None)
+    assert text == '{"path": "Br\u00fcste-\\udcff"}'
+    assert json.loads(text.encode("utf-8")) == {"path": path}
