@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -94,8 +95,9 @@ def _export(root: Path, entry: SeriesEntry, output: Path, key: bytes, exported: 
     with atomic_folder(folder) as partial:
         for number, file in enumerate(entry.files, 1):
             path = root / file
+            encoded = BytesIO()  # so that what the disk of the export refuses is not held against the scan
             with parser_errors(path):
-                clean = deidentify(parse_file(path), key)
-                pydicom.dcmwrite(partial / f"IM{number:05d}.dcm", clean, write_like_original=False)
+                pydicom.dcmwrite(encoded, deidentify(parse_file(path), key), write_like_original=False)
+            (partial / f"IM{number:05d}.dcm").write_bytes(encoded.getbuffer())
     exported.series += 1
     exported.files += len(entry.files)

@@ -1,3 +1,6 @@
+import resource
+import signal
+
 import pydicom
 import pytest
 from phantoms import PATIENT
@@ -64,6 +67,21 @@ def test_file_that_broke_since_leaves_its_series_out_whole(archive, write, tmp_p
     report = export_series(archive, entries, tmp_path / "out", KEY)
     assert sum(report.left_out.values()) == 1
     assert not list((tmp_path / "out").rglob("*.dcm"))
+
+
+def test_a_full_disk_stops_the_export_and_is_not_held_against_the_series(archive, write, tmp_path):
+    """By a limit on file sizes, which writes meet as they meet a full disk."""
+    write("a", 1)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1][1]))
+    try:
+        with pytest.raises(ResourceError, match="Cannot write"):
+            exported(archive, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before[1])
+        signal.signal(signal.SIGXFSZ, before[0])
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert exported(archive, tmp_path / "out").series == 1
 
 
 def test_output_inside_the_archive_is_refused(archive, write):
