@@ -57,6 +57,10 @@ class DicomReadError(CfmriError):
     exit_code = 3
 
 
+class UnreadableFileError(DicomReadError):
+    """A file could not be read this time, for want of the disk or of memory; what it holds is not known."""
+
+
 class UnsupportedImageError(DicomReadError):
     """A whole DICOM file of a kind that this package does not read."""
 

@@ -23,7 +23,7 @@ from cfmri_core.dicom.headers import MR_IMAGE_CLASSES
 from cfmri_core.dicom.parser import is_dicom_file
 from cfmri_core.dicom.peek import Peek, peek_parsed, peek_plain
 from cfmri_core.dicom.pixels import require_pixel_format
-from cfmri_core.errors import DicomReadError, RequestError, ResourceError, UnsupportedImageError
+from cfmri_core.errors import DicomReadError, RequestError, ResourceError, UnreadableFileError, UnsupportedImageError
 
 #: Files with these suffixes are reported if they are no DICOM; others that are none are passed over.
 PROMISING_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
@@ -88,6 +88,8 @@ def record_file(root: Path, path: bytes, size: int, mtime_ns: int, salt: str) ->
         found = peek_plain(full) or peek_parsed(full)
     except OSError as error:
         return FileRecord(*place, reason=Reason.UNREADABLE, refusal=f"cannot be read ({error.strerror})")
+    except UnreadableFileError as error:
+        return FileRecord(*place, **_refused(error, full))
     except DicomReadError as error:
         is_one = full.suffix.lower() in PROMISING_SUFFIXES or is_dicom_file(full)
         return FileRecord(*place, **_refused(error, full)) if is_one else FileRecord(*place)
@@ -126,13 +128,14 @@ class HeaderCache:
         self._connection.close()
 
     def compare(self, root: Path) -> int:
-        """Walk a tree, forget files that are gone, and return how many are new or changed."""
+        """Walk a tree, forget files that are gone or could not be read, and return how many are to be read."""
         with self._errors(), self._transaction():
             run = self._connection.execute
             run("DROP TABLE IF EXISTS temp.found")
             run("CREATE TEMP TABLE found (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID")
             self._connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", walk(root))
             run("DELETE FROM files WHERE (path, size, mtime_ns) NOT IN (SELECT path, size, mtime_ns FROM found)")
+            run("DELETE FROM files WHERE reason = ?", (Reason.UNREADABLE,))  # perhaps it can be read this time
             run("DROP TABLE IF EXISTS temp.pending")
             run(
                 "CREATE TEMP TABLE pending AS SELECT path, size, mtime_ns FROM found"
@@ -262,5 +265,5 @@ def _usability(found: Peek, path: Path) -> dict[str, Any]:
 
 
 def _refused(error: DicomReadError, path: Path) -> dict[str, Any]:
-    reason = Reason.UNSUPPORTED if isinstance(error, UnsupportedImageError) else Reason.DAMAGED
-    return {"reason": reason, "refusal": error.message.removeprefix(f"{path}: ")}
+    kinds = {UnsupportedImageError: Reason.UNSUPPORTED, UnreadableFileError: Reason.UNREADABLE}
+    return {"reason": kinds.get(type(error), Reason.DAMAGED), "refusal": error.message.removeprefix(f"{path}: ")}

@@ -16,7 +16,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from cfmri_core.errors import CfmriError, DicomReadError, UnsupportedImageError
+from cfmri_core.errors import CfmriError, DicomReadError, UnreadableFileError, UnsupportedImageError
 
 #: Larger files are refused before parsing, in bytes; the largest MR objects in archives are below 1 GiB.
 MAX_FILE_BYTES = 2 * 1024**3
@@ -47,10 +47,10 @@ def parser_errors(path: Path) -> Iterator[None]:
     except CfmriError:
         raise
     except OSError as error:
-        raise DicomReadError(f"{path}: cannot be read ({error.strerror or type(error).__name__}).") from None
+        raise UnreadableFileError(f"{path}: cannot be read ({error.strerror or type(error).__name__}).") from None
     except MemoryError:
         message = f"{path}: asks for more memory than there is."
-        raise DicomReadError(message, "The file is damaged or too large.") from None
+        raise UnreadableFileError(message, "The file is damaged or too large.") from None
     except Exception as error:
         raise DicomReadError(
             f"{path}: damaged or unsupported DICOM ({type(error).__name__}).", "Export the series again."

@@ -70,6 +70,26 @@ def test_cache_that_is_something_else_is_left_alone(archive, tmp_path):
         reasons(archive, cache=tmp_path / "link")
 
 
+@pytest.mark.parametrize(
+    ("reader", "error"),
+    [
+        ("cfmri_core.archive.header_cache.peek_plain", OSError(5, "Input/output error")),
+        ("cfmri_core.dicom.peek.parse_header", OSError(5, "Input/output error")),
+        ("cfmri_core.dicom.peek.parse_header", MemoryError()),
+    ],
+)
+def test_what_could_not_be_read_once_is_read_again(archive, write, tmp_path, monkeypatch, reader, error):
+    def fail(path):
+        raise error
+
+    write("s", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(header_cache, "peek_plain", lambda path: None)  # as for a file that is not plain
+        patch.setattr(reader, fail)
+        assert set(reasons(archive, cache=tmp_path / "c.db")) == {Reason.UNREADABLE}
+    assert reasons(archive, cache=tmp_path / "c.db") == [None]
+
+
 def test_file_without_permission_is_unreadable(archive, write, monkeypatch):
     """By a stand-in, because tests may run as root, who may read everything."""
     write("s", 1)
