@@ -167,7 +167,7 @@ def _require_whole(records: Sequence[FileRecord], images: int, has_stray: bool) 
         if record.reason:
             raise _LeftOutError(record.reason, record.refusal or "")
     if has_stray:
-        raise _LeftOutError(Reason.DAMAGED, "A file beside its images cannot be read: it may be one of them.")
+        raise _LeftOutError(Reason.DAMAGED, "Something beside its images cannot be read: it may be part of them.")
     if len({record.instance for record in records}) < len(records):
         raise _LeftOutError(Reason.DAMAGED, "Different files carry one SOPInstanceUID.")
     if len(records) > MAX_FILES:

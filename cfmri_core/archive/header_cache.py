@@ -8,6 +8,7 @@ salt. The file is readable by its owner alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,8 @@ from cfmri_core.errors import DicomReadError, RequestError, ResourceError, Unrea
 PROMISING_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 #: Compared between images and never shown.
 _DIGESTED = ("PatientID", "AcquisitionTime")
+#: What the file system says of links to nothing or to themselves, and of what is gone since its folder was listed.
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ELOOP})
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 _APPLICATION_ID = 0x63666D72  # "cfmr"
@@ -128,14 +131,19 @@ class HeaderCache:
         self._connection.close()
 
     def compare(self, root: Path) -> int:
-        """Walk a tree, forget files that are gone or could not be read, and return how many are to be read."""
+        """Walk a tree, forget files that are gone or could not be read, and return how many are to be read.
+
+        What cannot be listed becomes a refused record.
+        """
         with self._errors(), self._transaction():
             run = self._connection.execute
             run("DROP TABLE IF EXISTS temp.found")
             run("CREATE TEMP TABLE found (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER) WITHOUT ROWID")
-            self._connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", walk(root))
+            unlisted: list[FileRecord] = []
+            self._connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", walk(root, unlisted))
             run("DELETE FROM files WHERE (path, size, mtime_ns) NOT IN (SELECT path, size, mtime_ns FROM found)")
             run("DELETE FROM files WHERE reason = ?", (Reason.UNREADABLE,))  # perhaps it can be read this time
+            self._keep(unlisted)
             run("DROP TABLE IF EXISTS temp.pending")
             run(
                 "CREATE TEMP TABLE pending AS SELECT path, size, mtime_ns FROM found"
@@ -154,10 +162,7 @@ class HeaderCache:
     def add(self, records: Iterable[FileRecord]) -> None:
         """Keep records; they are safe once this returns."""
         with self._errors(), self._transaction():
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (tuple(vars(record).values()) for record in records),
-            )
+            self._keep(records)
 
     def series(self) -> Iterator[list[FileRecord]]:
         """Yield the records of one series after another, in order of their first file; records in path order."""
@@ -173,12 +178,20 @@ class HeaderCache:
         yield from (FileRecord(*row) for row in self._connection.execute(query))
 
     def has_stray_beside(self, series: str) -> bool:
-        """Whether a folder that holds this series alone also holds a refused file that may belong to it."""
+        """Whether a folder that holds this series alone also holds a refused file, or could not be listed itself."""
         query = """SELECT EXISTS (
             SELECT 1 FROM (SELECT DISTINCT folder FROM files WHERE series = ?1) AS own
-            WHERE EXISTS (SELECT 1 FROM files WHERE folder = own.folder AND series IS NULL AND reason IS NOT NULL)
+            WHERE EXISTS (
+                SELECT 1 FROM files
+                WHERE (folder = own.folder OR path = own.folder) AND series IS NULL AND reason IS NOT NULL)
             AND NOT EXISTS (SELECT 1 FROM files WHERE folder = own.folder AND series IS NOT NULL AND series <> ?1))"""
         return bool(self._connection.execute(query, (series,)).fetchone()[0])
+
+    def _keep(self, records: Iterable[FileRecord]) -> None:
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (tuple(vars(record).values()) for record in records),
+        )
 
     def _prepare(self) -> None:
         run = self._connection.execute
@@ -213,34 +226,50 @@ class HeaderCache:
             raise RequestError(f"{self._path}: not a cache of cfmri index.", "Name another, or delete it.") from None
 
 
-def walk(root: Path) -> Iterator[tuple[bytes, int, int]]:
+def walk(root: Path, unlisted: list[FileRecord]) -> Iterator[tuple[bytes, int, int]]:
     """Yield path below the root, size and mtime_ns of every regular file; links are followed, loops are not.
 
-    Hidden files and what cannot be listed are passed over.
+    Hidden files, links to nothing and what vanishes meanwhile are passed over; other folders and files that cannot be
+    looked at are added to ``unlisted``.
     """
     seen: set[tuple[int, int]] = set()
     folders = [""]
     while folders:
         folder = folders.pop()
-        with contextlib.suppress(OSError):
+        with _noted(folder, unlisted):
             status = (root / folder).stat()
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(root / folder) as entries:
                 for entry in entries:
-                    yield from _visited(entry, f"{folder}/{entry.name}".lstrip("/"), folders)
+                    path = f"{folder}/{entry.name}".lstrip("/")
+                    with _noted(path, unlisted):
+                        yield from _visited(entry, path, folders)
 
 
 def _visited(entry: os.DirEntry[str], path: str, folders: list[str]) -> Iterator[tuple[bytes, int, int]]:
     if entry.name.startswith("."):
         return
-    with contextlib.suppress(OSError):  # a link to nothing, or gone since
-        if entry.is_dir():
-            folders.append(path)
-        elif entry.is_file():
-            status = entry.stat()
-            yield os.fsencode(path), status.st_size, status.st_mtime_ns
+    if entry.is_dir():
+        folders.append(path)
+    elif entry.is_file():
+        status = entry.stat()
+        yield os.fsencode(path), status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _noted(path: str, unlisted: list[FileRecord]) -> Iterator[None]:
+    """Turn what the file system refuses into a record, unless there is nothing at the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return
+        refusal = f"cannot be looked at ({error.strerror}): a series with images there may seem whole without them"
+        name = os.fsencode(path)
+        folder = name.rpartition(b"/")[0]
+        unlisted.append(FileRecord(name, folder, 0, 0, reason=Reason.UNREADABLE, refusal=refusal))
 
 
 def _frames_text(frames: tuple[dict[str, str], ...], salt: str) -> str:

@@ -90,6 +90,51 @@ def test_what_could_not_be_read_once_is_read_again(archive, write, tmp_path, mon
     assert reasons(archive, cache=tmp_path / "c.db") == [None]
 
 
+@pytest.fixture
+def lock(monkeypatch):
+    """Let a folder of that name be listed no more; by a stand-in, because tests may run as root."""
+
+    def scandir_but(name, error):
+        real = os.scandir
+
+        def scandir(path):
+            if path.name == name:
+                raise error
+            return real(path)
+
+        monkeypatch.setattr(header_cache.os, "scandir", scandir)
+
+    return scandir_but
+
+
+def test_folder_that_cannot_be_listed_is_told_and_asked_again(archive, write, tmp_path, monkeypatch, lock):
+    write("a", 1)
+    for path in write("b", 1, 8)[:4]:  # there is the rest of the series
+        path.unlink()
+    cache = tmp_path / "c.db"
+    lock("b", PermissionError(13, "Permission denied"))
+    whole, stray = index_archive(archive, cache=cache, workers=1)
+    assert (whole.images, whole.reason) == (4, None)
+    assert stray.reason is Reason.UNREADABLE
+    assert "(Permission denied): a series with images there may seem whole" in stray.refusal
+    monkeypatch.undo()
+    assert [entry.images for entry in index_archive(archive, cache=cache, workers=1)] == [8]
+
+
+def test_folder_that_cannot_be_listed_counts_against_the_one_series_around_it(archive, write, lock):
+    write("s", 1)
+    write("s/more", 1, prefix="x")
+    lock("more", OSError(5, "Input/output error"))
+    assert reasons(archive) == [Reason.DAMAGED, Reason.UNREADABLE]
+
+
+def test_folder_that_vanished_is_passed_over(archive, write, lock):
+    write("s", 1)
+    write("gone", 2)
+    lock("gone", FileNotFoundError(2, "No such file or directory"))
+    assert reasons(archive) == [None]
+
+
 def test_file_without_permission_is_unreadable(archive, write, monkeypatch):
     """By a stand-in, because tests may run as root, who may read everything."""
     write("s", 1)
