@@ -15,7 +15,7 @@ import phantoms
 from cfmri_core.batch import local
 from cfmri_core.batch.edits_file import read_edits
 from cfmri_core.batch.engine import Batch, Work
-from cfmri_core.batch.item import Job
+from cfmri_core.batch.item import Job, Outcome, Task
 from cfmri_core.batch.ledger import LedgerReport
 from cfmri_core.batch.source import Tree
 from cfmri_core.batch.worker import Worker
@@ -108,6 +108,18 @@ def serve_with_little_room(connection: Any, job: Job, number: int) -> None:
     """Serve as a worker that can write no file larger than 1000 bytes: what a full disk looks like, on purpose."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    local.serve(connection, job, number)
+
+
+def serve_and_be_told_to_end(connection: Any, job: Job, number: int) -> None:
+    """Serve as a worker whose process group is told to end at every item."""
+    make = Worker.make
+
+    def told(self: Worker, task: Task) -> Outcome:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return make(self, task)
+
+    Worker.make = told  # type: ignore[method-assign]
     local.serve(connection, job, number)
 
 

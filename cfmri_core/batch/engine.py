@@ -234,7 +234,9 @@ class _LedgerWork:
         self._standing(Standing(dict(self._counts), self._ended / max(time.monotonic() - self._began, 1e-9)))
 
     def give_back(self, task: Task, *, crashed: bool) -> None:
-        crashes = self._ledger.give_back(task.edit.name, task.entry.key, crashed=crashed)
+        # Who stops the batch may have ended the worker as well.
+        is_to_blame = crashed and not self.is_stopping
+        crashes = self._ledger.give_back(task.edit.name, task.entry.key, crashed=is_to_blame)
         if crashes >= MOST_CRASHES:
             self.finish(task, Outcome(state=State.FAILED, reason=_CRASHED.format(crashes)))
         else:

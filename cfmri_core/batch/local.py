@@ -151,7 +151,8 @@ def _context() -> ForkServerContext | SpawnContext:
 
 def serve(connection: Connection, job: Job, number: int) -> None:
     """Make items until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the engine decides
+    for stop in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the engine decides
+        signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_engine, daemon=True).start()
     try:
         own = worker.Worker(job, number)

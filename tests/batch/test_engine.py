@@ -121,6 +121,20 @@ def test_a_signal_lets_begun_items_finish_and_the_rest_wait(archive, models, out
     assert (out / "report.html").is_file()
 
 
+def test_a_worker_that_ends_while_the_batch_is_stopped_is_not_held_against_its_item(models, out, tmp_path):
+    archive = write_archive(tmp_path / "archive", 1)
+
+    def stopped(job, work, workers):
+        task = work.take()
+        os.kill(os.getpid(), signal.SIGTERM)
+        work.give_back(task, crashed=True)
+
+    for _ in range(2):
+        with pytest.raises(Cancelled):
+            batch_of(archive, out, models).run(stopped, 1)
+    assert batch_of(archive, out, models).run(quick, 1)["items"]["done"] == 1
+
+
 def test_what_killed_workers_left_behind_is_swept(archive, models, out):
     batch_of(archive, out, models).run(quick, 1)
     (out / EDIT / ".part-abc").mkdir(parents=True)

@@ -31,6 +31,11 @@ def test_workers_that_die_before_their_first_item_stop_the_batch(archive, models
         batch_of(archive, out, models).run(run_local, 1)
 
 
+def test_a_worker_that_is_told_to_end_finishes_its_item(archive, models, out, monkeypatch):
+    monkeypatch.setattr(local, "serve", small_archive.serve_and_be_told_to_end)
+    assert batch_of(archive, out, models).run(run_local, 1)["items"]["done"] == 4
+
+
 def test_no_worker_outlives_its_engine(archive, models, out):
     batch_of(archive, out, models).run(run_local, 2)
     deadline = time.monotonic() + 5
