@@ -102,9 +102,15 @@ class Ledger:
         self._database.close()
 
     def plan(self, items: Iterable[tuple[str, str]], left_out: Iterable[tuple[str, str, str]]) -> None:
-        """Add items (edit, series) and left-out series (key, reason, refusal); those that are there already stay."""
+        """Add items (edit, series), of which those that are there already stay; replace left-out series.
+
+        Args:
+            items: Edit and series.
+            left_out: Key, reason and refusal of every series that is left out now.
+        """
         with self._transaction():
             self._database.executemany("INSERT OR IGNORE INTO item (edit, series) VALUES (?, ?)", items)
+            self._database.execute("DELETE FROM left_out")
             self._database.executemany("INSERT OR REPLACE INTO left_out VALUES (?, ?, ?)", left_out)
 
     def retry_failed(self) -> None:

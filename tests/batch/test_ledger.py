@@ -36,6 +36,12 @@ def test_a_plan_made_again_changes_nothing_that_is_done(out):
     assert (counts[State.DONE], counts[State.TODO]) == (1, 2)
 
 
+def test_a_series_that_is_left_out_no_longer_is_not_listed_any_more(out):
+    with planned(out) as ledger:
+        ledger.plan([("e", "3")], [("5", "irregular", "Why.")])
+        assert ledger.report.left_out() == [("5", "irregular", "Why.")]
+
+
 def test_what_a_killed_run_had_in_hand_is_done_again(out):
     with planned(out) as ledger:
         ledger.start("e", "1")
