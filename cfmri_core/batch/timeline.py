@@ -79,26 +79,26 @@ def timeline(ledger: LedgerReport) -> Timeline:
     )
 
 
-def plan_rows(measured: Timeline, series: int, machines: Sequence[int]) -> list[tuple[str, ...]]:
-    """Return what so many series would take, one row per number of machines like the one that was measured."""
+def plan_rows(measured: Timeline, items: int, machines: Sequence[int]) -> list[tuple[str, ...]]:
+    """Return what so many items would take, one row per number of machines like the one that was measured."""
     rows: list[tuple[str, ...]] = [("machines", "hours", "days", "results", "items to fail", "machine hours")]
     for count in machines:
-        hours = series / measured.items_per_s / count / 3600 if measured.items_per_s else float("nan")
+        hours = items / measured.items_per_s / count / 3600 if measured.items_per_s else float("nan")
         rows.append((
-            str(count), f"{hours:,.0f}", f"{hours / _DAY_H:,.1f}", f"{series * measured.bytes_written / 1e12:.2f} TB",
-            f"{series * measured.failed_share:,.0f}", f"{hours * count:,.0f}",
+            str(count), f"{hours:,.0f}", f"{hours / _DAY_H:,.1f}", f"{items * measured.bytes_written / 1e12:.2f} TB",
+            f"{items * measured.failed_share:,.0f}", f"{hours * count:,.0f}",
         ))  # fmt: skip
     return rows
 
 
-def write_plan(path: Path, measured: Timeline, series: int) -> None:
-    """Write what an archive of so many series would take, as Markdown with what it was measured on."""
+def write_plan(path: Path, measured: Timeline, series: int, items: int) -> None:
+    """Write what an archive of so many series, and so many items in all, would take, with what it was measured on."""
     costs = [("per item", "mean"), *((f"{stage}, s", f"{seconds:.2f}") for stage, seconds in measured.seconds.items())]
     costs += [("results, MB", f"{measured.bytes_written / 1e6:.1f}")]
     costs += [(f"{device} in use", f"{share:.0%}") for device, share in measured.device_share.items()]
-    plan = plan_rows(measured, series, MACHINES)
+    plan = plan_rows(measured, items, MACHINES)
     lines = [
-        f"# A plan for {series:,} series",
+        f"# A plan for {series:,} series: {items:,} items",
         "",
         f"Measured on {measured.items} items with {measured.workers} workers on one machine: "
         f"{3600 * measured.items_per_s:,.0f} items an hour, the start of the workers not counted. "
@@ -109,7 +109,7 @@ def write_plan(path: Path, measured: Timeline, series: int) -> None:
         *markdown_table(plan[0], plan[1:]),
         "",
         "Hours assume that the storage keeps up; a machine that is lost costs the items that its workers had in hand. "
-        f"Series that fail are taken from the measured share, {measured.failed_share:.2%} of these items; from so few, "
+        f"Items that fail are taken from the measured share, {measured.failed_share:.2%} of these items; from so few, "
         f"up to {_most_to_fail(measured):.2%} cannot be ruled out (95 %, one-sided), and of an archive that was not "
         "measured it says little.",
         "",

@@ -177,14 +177,15 @@ def _dry_run(planned: Batch, out: Path, series: int | None, plan: Path | None, a
     if plan and not (measured and measured.items):
         raise RequestError(f"{out} has no timings to plan with.", "Run the batch on a part of the archive first.")
     if measured and measured.items:
-        asked = series or sum(counted.values())
-        hours = plan_rows(measured, asked, MACHINES)
+        asked = series or total
+        items = round(asked * sum(counted.values()) / max(total, 1))
+        hours = plan_rows(measured, items, MACHINES)
         if plan:
-            write_plan(plan, measured, asked)
+            write_plan(plan, measured, asked, items)
         spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in measured.seconds.items())
         text.append(
             f"Measured on {measured.items} items with {measured.workers} workers: {spent} an item, "
-            f"{3600 * measured.items_per_s:,.0f} items an hour. At that rate, {asked:,} items:\n{table(hours)}"
+            f"{3600 * measured.items_per_s:,.0f} items an hour. At that rate, {asked:,} such series, {items:,} items:\n{table(hours)}"
         )
     said = {"series": total, "items": counted, "left_out": left_out, "measured": measured, "plan": hours}
     emit(said, as_json, "\n".join(text))

@@ -56,9 +56,9 @@ def test_a_plan_scales_with_machines_and_keeps_the_rate_of_failures(out):
 
 def test_a_plan_in_markdown_says_what_it_was_measured_on(out, tmp_path):
     with ledger_with(out, [[(0, 1), (1, 1)]]) as ledger:
-        write_plan(tmp_path / "plan.md", timeline(ledger.report), 1_000_000)
+        write_plan(tmp_path / "plan.md", timeline(ledger.report), 1_000_000, 3_000_000)
     text = (tmp_path / "plan.md").read_text()
-    assert text.startswith("# A plan for 1,000,000 series")
+    assert text.startswith("# A plan for 1,000,000 series: 3,000,000 items")
     assert "Measured on 2 items with 2 workers" in text
     assert "up to 77.64% cannot be ruled out" in text  # none of 2: 1 - 0.05 ** (1 / 2)
     assert "- machine: " in text

@@ -77,11 +77,19 @@ def test_a_dry_run_counts_and_writes_nothing_and_plans_once_there_are_timings(ba
     assert not (tmp_path / "out").exists()
     batch()
     planned = batch("--dry-run", "--series", 1_000_000).out
-    assert "1,000,000 items" in planned
+    assert "1,000,000 such series, 1,000,000 items" in planned
     assert "machine hours" in planned
     assert batch("--dry-run", "--json").out.startswith("{")
     assert batch("--dry-run", "--plan", tmp_path / "plan.md").code == 0
     assert (tmp_path / "plan.md").is_file()
+
+
+def test_a_plan_has_as_many_items_a_series_as_the_edits_select(batch, tmp_path):
+    two = EDITS + '  - {name: of-one-maker, where: {manufacturer: "GE*"}, set: {echo_time_ms: 2}}\n'
+    (tmp_path / "edits.yaml").write_text(two)
+    batch()
+    assert "1,000 such series, 1,500 items" in batch("--dry-run", "--series", 1000).out
+    assert "2 such series, 3 items" in batch("--dry-run").out
 
 
 def test_there_is_no_plan_without_timings(batch, tmp_path):
