@@ -44,7 +44,8 @@ def write_batch_report(folder: Path, edits: Sequence[Edit], ledger: LedgerReport
     """Write ``report.json`` and ``report.html``.
 
     Returns:
-        The content of ``report.json`` without its long lists: items and series that were left out.
+        The content of ``report.json`` without its long lists: items and series that were left out. Of the items still
+        to do, ``to_do`` names the first.
     """
     measured = timeline(ledger)
     not_made = [
@@ -57,6 +58,7 @@ def write_batch_report(folder: Path, edits: Sequence[Edit], ledger: LedgerReport
         "synthetic": "results are synthetic, not for diagnosis",
         "items": {str(state): count for state, count in ledger.counts().items()},
         "edits": _edit_summaries(edits, ledger),
+        "to_do": [f"{edit}/sub-{series}" for edit, series in itertools.islice(ledger.to_do(), _MOST_ROWS)],
         "left_out": dict(Counter(reason for _, reason, _ in left_out)),
         "timeline": plain(measured),
         "items_per_s": round(measured.items_per_s, 4),

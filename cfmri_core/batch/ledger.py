@@ -228,6 +228,12 @@ class LedgerReport:
         for edit, series, state, tries, run, outcome in rows:
             yield Row(edit, series, State(state), tries, run, json.loads(outcome))
 
+    def to_do(self) -> Iterator[tuple[str, str]]:
+        """Yield edit and series of the items that have not ended."""
+        yield from self._database.execute(
+            "SELECT edit, series FROM item WHERE state IN ('todo', 'running') ORDER BY edit, series"
+        )
+
     def left_out(self) -> list[tuple[str, str, str]]:
         """Return key, reason and refusal of the series that are not edited."""
         return list(self._database.execute("SELECT series, reason, refusal FROM left_out ORDER BY reason, series"))

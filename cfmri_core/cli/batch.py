@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from cfmri_core.batch.source import Source
     from cfmri_core.progress import Progress
 
-#: Every item has ended, but some of them failed; the report names them.
-SOME_FAILED = 10
+#: Nothing went wrong with the batch, but some items failed or are still to do; the report names them.
+SOME_NOT_DONE = 10
+_MOST_NAMED = 3
 _MOST_WORKERS_PER_GPU = 8
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -57,8 +58,8 @@ def batch(
 ) -> None:
     """Make counterfactuals of a whole archive: derived series, segmentations, and a report of all that was refused.
 
-    Ends with 0 if no item failed, 10 if some did (see OUT/report.html); a full disk (7) or Ctrl-C (130) ends it early,
-    and the same command goes on.
+    Ends with 0 if every item was made or refused, 10 if some failed or are still to do (see OUT/report.html); a full
+    disk (7) or Ctrl-C (130) ends it early, and the same command goes on.
     """
     import torch
 
@@ -84,15 +85,27 @@ def batch(
             _executor(ray, slurm), count, retry_failed=retry_failed,
             indexing=(lambda *_: None) if as_json else progress, standing=_told(progress, as_json),
         )  # fmt: skip
+    _close(summary, out, as_json)
+
+
+def _close(summary: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Say what became of the items, and leave with `SOME_NOT_DONE` unless each was made or refused."""
     items = summary["items"]
-    text = ", ".join(f"{items[state]} {state}" for state in ("done", "refused", "failed"))
+    to_do = items["todo"] + items["running"]
     if as_json:
         _line({"event": "summary", "output": out, **summary})
     else:
+        text = ", ".join(f"{items[state]} {state}" for state in ("done", "refused", "failed"))
         note(f"{text}. SYNTHETIC, not for diagnosis.")
+        if to_do:
+            note(f"{to_do} still to do, as the archive does not offer their series now: {_first(summary['to_do'])}.")
         emit(None, as_json, f"Report: {out / 'report.html'}")
-    if items["failed"]:
-        raise typer.Exit(SOME_FAILED)
+    if items["failed"] or to_do:
+        raise typer.Exit(SOME_NOT_DONE)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
 
 
 def _source(root: Path, out: Path | None, pacs: str | None) -> tuple[Source, Path]:
@@ -185,7 +198,8 @@ def _dry_run(planned: Batch, out: Path, series: int | None, plan: Path | None, a
         spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in measured.seconds.items())
         text.append(
             f"Measured on {measured.items} items with {measured.workers} workers: {spent} an item, "
-            f"{3600 * measured.items_per_s:,.0f} items an hour. At that rate, {asked:,} such series, {items:,} items:\n{table(hours)}"
+            f"{3600 * measured.items_per_s:,.0f} items an hour. "
+            f"At that rate, {asked:,} such series, {items:,} items:\n{table(hours)}"
         )
     said = {"series": total, "items": counted, "left_out": left_out, "measured": measured, "plan": hours}
     emit(said, as_json, "\n".join(text))

@@ -61,6 +61,19 @@ def test_some_failed_items_have_an_exit_code_of_their_own(batch, monkeypatch):
     assert batch("--retry-failed", "--resume").code == 0
 
 
+def test_an_item_whose_series_is_gone_is_named_and_not_taken_for_done(batch, archive, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("cfmri_core.batch.local.run_local", lambda job, work, workers: None)
+        assert batch().code == 10
+    (archive / "0000").rename(tmp_path / "away")
+    outcome = batch()
+    assert outcome.code == 10
+    assert "1 done, 0 refused, 0 failed" in outcome.err
+    assert "1 still to do, as the archive does not offer their series now: shorter-echo/sub-" in outcome.err
+    (tmp_path / "away").rename(archive / "0000")
+    assert batch().code == 0
+
+
 def test_resume_goes_on_only(batch):
     outcome = batch("--resume")
     assert outcome.code == 2
