@@ -40,6 +40,7 @@ class SeriesEntry:
         duplicates: Copies of the same bytes that were left aside.
         reason: Why it is left out, in a word; ``None`` = usable.
         refusal: Why it is left out, one line without patient data or paths; ``None`` = usable.
+        content: One-way digest of its images' identifiers, other if images came or went; ``None`` = not known.
     """
 
     series_instance_uid: str
@@ -53,6 +54,7 @@ class SeriesEntry:
     duplicates: int = 0
     reason: Reason | None = None
     refusal: str | None = None
+    content: str | None = None
 
 
 class _LeftOutError(Exception):
@@ -118,6 +120,7 @@ def _entry(
         copies,
         left_out.reason if left_out else None,
         left_out.refusal if left_out else None,
+        _key("content", *sorted(frame.header.get("SOPInstanceUID", "") for frame in used)),
     )
 
 

@@ -43,7 +43,8 @@ def export_series(
 ) -> Exported:
     """Write every usable entry as ``OUTPUT/PATIENT/SERIES/IM00001.dcm``, names by keyed digest.
 
-    A series is written whole or not at all; one that is there already is passed over.
+    A series is written whole or not at all; one that is there already is passed over, and one that had fewer or more
+    files when it was written is left as it was and counted as left out.
 
     Raises:
         RequestError: The output lies in the archive.
@@ -90,7 +91,10 @@ def _export(root: Path, entry: SeriesEntry, output: Path, key: bytes, exported: 
     first = parse_file(root / entry.files[0])
     folder = output / pseudonym_of(first, key) / digest(key, "series", entry.key)[:16]
     if folder.exists():
-        exported.already_there += 1
+        if len(list(folder.glob("IM*.dcm"))) == len(entry.files):
+            exported.already_there += 1
+        else:
+            exported.left_out["changed since it was exported"] += 1
         return
     with atomic_folder(folder) as partial:
         for number, file in enumerate(entry.files, 1):

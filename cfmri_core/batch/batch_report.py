@@ -30,6 +30,7 @@ _MOST_PICTURES = 6
 _WINDOW_PERCENTILES = (0.5, 99.5)
 _UNIT = "scanner units"
 _NOT_MADE = ("edit", "series", "state", "reason")
+_CHANGED = ("edit", "series")
 _LEFT_OUT = ("series", "reason", "why")
 _Texts = tuple[str, ...]
 _LIMITS = (
@@ -40,8 +41,16 @@ _LIMITS = (
 )
 
 
-def write_batch_report(folder: Path, edits: Sequence[Edit], ledger: LedgerReport) -> dict[str, Any]:
+def write_batch_report(
+    folder: Path, edits: Sequence[Edit], ledger: LedgerReport, changed: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any]:
     """Write ``report.json`` and ``report.html``.
+
+    Args:
+        folder: Output folder of the batch.
+        edits: What was wanted.
+        ledger: What became of it.
+        changed: Edit and series of the items that were made from other images than their series holds now.
 
     Returns:
         The content of ``report.json`` without its long lists: items and series that were left out. Of the items still
@@ -59,6 +68,7 @@ def write_batch_report(folder: Path, edits: Sequence[Edit], ledger: LedgerReport
         "items": {str(state): count for state, count in ledger.counts().items()},
         "edits": _edit_summaries(edits, ledger),
         "to_do": [f"{edit}/sub-{series}" for edit, series in itertools.islice(ledger.to_do(), _MOST_ROWS)],
+        "changed": len(changed),
         "left_out": dict(Counter(reason for _, reason, _ in left_out)),
         "timeline": plain(measured),
         "items_per_s": round(measured.items_per_s, 4),
@@ -68,10 +78,11 @@ def write_batch_report(folder: Path, edits: Sequence[Edit], ledger: LedgerReport
     complete = {
         **summary,
         "not_made": [dict(zip(_NOT_MADE, row, strict=True)) for row in not_made],
+        "made_before_a_change": [dict(zip(_CHANGED, row, strict=True)) for row in changed],
         "series_left_out": [dict(zip(_LEFT_OUT, row, strict=True)) for row in left_out],
     }
     write_text(folder / "report.json", json_text(complete) + "\n")
-    write_report(folder / "report.html", _page(folder, summary, ledger, not_made, left_out))
+    write_report(folder / "report.html", _page(folder, summary, ledger, not_made, changed, left_out))
     return summary
 
 
@@ -108,8 +119,9 @@ def _edit_summaries(edits: Sequence[Edit], ledger: LedgerReport) -> dict[str, di
 
 
 def _page(
-    folder: Path, summary: dict[str, Any], ledger: LedgerReport, not_made: Sequence[_Texts], left_out: Sequence[_Texts]
-) -> Report:
+    folder: Path, summary: dict[str, Any], ledger: LedgerReport,
+    not_made: Sequence[_Texts], changed: Sequence[_Texts], left_out: Sequence[_Texts],
+) -> Report:  # fmt: skip
     items = summary["items"]
     lead = (
         f"{items['done']} items done, {items['refused']} refused, {items['failed']} failed, "
@@ -120,6 +132,7 @@ def _page(
         Section("Time", blocks=[_time_table(summary)]),
         *_picture_sections(folder, ledger),
         Section("Refused and failed", blocks=_listed("Items without results.", _NOT_MADE, not_made)),
+        Section("Made before a change", blocks=_listed("The series holds other images now.", _CHANGED, changed)),
         Section("Series left out", blocks=_listed("Not edited, whatever is asked for.", _LEFT_OUT, left_out)),
         Section("What this is not", blocks=[Notes(_LIMITS)]),
     ]

@@ -140,7 +140,7 @@ class Batch:
         Args:
             executor: Who works.
             workers: How many of them.
-            retry_failed: Whether to do failed items again.
+            retry_failed: Whether to do failed items again, and those whose series has changed since.
             indexing: Called while the archive is indexed.
             standing: Called after each item.
 
@@ -155,9 +155,10 @@ class Batch:
         from cfmri_core.batch.batch_report import write_batch_report
 
         with Ledger(self._job.output, self.signature()) as ledger:
-            self._plan(ledger, indexing)
+            changed = self._plan(ledger, indexing)
             if retry_failed:
-                ledger.retry_failed()
+                ledger.retry_failed(changed)
+                changed = []
             self._sweep()
             for edit in self._edits:
                 if {"nifti", "pairs"} & set(edit.outputs):
@@ -171,19 +172,20 @@ class Batch:
                 work.close()
                 ledger.end_run(run)
                 self._sweep()
-                summary = write_batch_report(self._job.output, self._edits, ledger.report)
+                summary = write_batch_report(self._job.output, self._edits, ledger.report, changed)
             if work.is_stopping:
                 raise Cancelled("Stopped.", "The same command goes on.")
             return summary
 
-    def _plan(self, ledger: Ledger, indexing: Progress) -> None:
+    def _plan(self, ledger: Ledger, indexing: Progress) -> list[tuple[str, str]]:
+        """Plan, and return what was made from other images than its series holds now, by edit and series."""
         items, left_out = [], []
         for entry in self.entries(indexing):
             wanted = self.items(entry)
-            items += [(edit.name, entry.key) for edit in wanted]
+            items += [(edit.name, entry.key, entry.content) for edit in wanted]
             if entry.refusal is not None and not wanted:
                 left_out.append((entry.key, str(entry.reason), entry.refusal))
-        ledger.plan(items, left_out)
+        return ledger.plan(items, left_out)
 
     def _sweep(self) -> None:
         """Remove what killed workers left half written; nobody else writes here while the ledger is open."""

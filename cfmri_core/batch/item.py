@@ -94,6 +94,7 @@ class Outcome:
         device_turns: Begin (seconds since the epoch) and duration of each use of the device.
         bytes_written: Size of its folder.
         has_pictures: Whether pictures of it were kept.
+        content: What the series held, see `SeriesEntry`; ``None`` in what was made before this was kept.
     """
 
     state: State
@@ -104,6 +105,7 @@ class Outcome:
     device_turns: tuple[tuple[float, float], ...] = ()
     bytes_written: int = 0
     has_pictures: bool = False
+    content: str | None = None
 
 
 class Models:
@@ -135,14 +137,16 @@ class Models:
 
 
 def make_item(task: Task, job: Job, models: Models) -> Outcome:
-    """Make the results of an item, or say why there are none. A folder that is complete already is taken over.
+    """Make the results of an item, or say why there are none.
+
+    A folder that is complete already is taken over, unless the series held other images when it was made.
 
     Raises:
         ResourceError: The results cannot be written, or the archive is gone: no other item would succeed.
         CheckpointError: A model cannot be loaded, likewise.
     """
     folder = task.folder(job.output)
-    kept = _kept(folder)
+    kept = _kept(folder, task.entry.content)
     if kept is not None:
         return kept
     making = _Making(task, models)
@@ -224,6 +228,7 @@ class _Making:
             device_turns=tuple(self._turns),
             bytes_written=self._bytes,
             has_pictures=bool(self.pictures),
+            content=self._task.entry.content,
         )
 
     def read(self, job: Job) -> None:
@@ -332,14 +337,18 @@ def _judgement(edited: Counterfactual) -> dict[str, Any]:
     return {**verdicts, "reasons": list(evidence.get("warnings", [])), "written": True}
 
 
-def _kept(folder: Path) -> Outcome | None:
-    """Return the outcome of an item that an earlier run finished without noting it, less the times of that run."""
+def _kept(folder: Path, content: str | None) -> Outcome | None:
+    """Return the outcome of an item that an earlier run finished without noting it, less the times of that run.
+
+    It is ``None`` too if the series holds other images now.
+    """
     if not folder.exists():
         return None
     try:
         said = json.loads((folder / OUTCOME_NAME).read_text(encoding="utf-8"))
         said.pop("pictures")
         as_made = {"state": State(said["state"]), "results": tuple(said["results"]), "device_turns": ()}
-        return Outcome(**{**said, **as_made})
+        outcome = Outcome(**{**said, **as_made})
     except (OSError, ValueError, KeyError, TypeError):
         raise RequestError(f"{folder} is not a result of this batch.", "Move it away, then try again.") from None
+    return None if content and outcome.content not in (None, content) else outcome

@@ -11,7 +11,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,7 +30,7 @@ _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE item (
     edit TEXT NOT NULL, series TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'todo', tries INTEGER NOT NULL DEFAULT 0,
-    crashes INTEGER NOT NULL DEFAULT 0, run INTEGER, outcome TEXT, PRIMARY KEY (edit, series)
+    crashes INTEGER NOT NULL DEFAULT 0, run INTEGER, outcome TEXT, content TEXT, PRIMARY KEY (edit, series)
 ) WITHOUT ROWID;
 CREATE INDEX item_state ON item (state);
 CREATE TABLE left_out (series TEXT PRIMARY KEY, reason TEXT NOT NULL, refusal TEXT NOT NULL) WITHOUT ROWID;
@@ -101,22 +101,33 @@ class Ledger:
     ) -> None:
         self._database.close()
 
-    def plan(self, items: Iterable[tuple[str, str]], left_out: Iterable[tuple[str, str, str]]) -> None:
+    def plan(
+        self, items: Sequence[tuple[str, str, str | None]], left_out: Iterable[tuple[str, str, str]]
+    ) -> list[tuple[str, str]]:
         """Add items (edit, series), of which those that are there already stay; replace left-out series.
 
         Args:
-            items: Edit and series.
+            items: Edit, series and what that series holds now, see `SeriesEntry`.
             left_out: Key, reason and refusal of every series that is left out now.
+
+        Returns:
+            Edit and series of the items that were made from other content than the series holds now.
         """
+        ended = "SELECT 1 FROM item WHERE edit = ? AND series = ? AND state IN ('done', 'refused') AND content <> ?"
         with self._transaction():
-            self._database.executemany("INSERT OR IGNORE INTO item (edit, series) VALUES (?, ?)", items)
+            self._database.executemany(
+                "INSERT OR IGNORE INTO item (edit, series) VALUES (?, ?)", (item[:2] for item in items)
+            )
             self._database.execute("DELETE FROM left_out")
             self._database.executemany("INSERT OR REPLACE INTO left_out VALUES (?, ?, ?)", left_out)
+            return [item[:2] for item in items if self._database.execute(ended, item).fetchone()]
 
-    def retry_failed(self) -> None:
-        """Make every failed item one to do again."""
-        with _ledger_errors(self._path):
-            self._database.execute("UPDATE item SET state = 'todo', crashes = 0, outcome = NULL WHERE state = 'failed'")
+    def retry_failed(self, changed: Iterable[tuple[str, str]] = ()) -> None:
+        """Make every failed item, and those of changed series, by edit and series, ones to do again."""
+        again = "UPDATE item SET state = 'todo', crashes = 0, outcome = NULL WHERE"
+        with self._transaction():
+            self._database.execute(f"{again} state = 'failed'")
+            self._database.executemany(f"{again} edit = ? AND series = ?", changed)
 
     def begin_run(self, workers: int) -> int:
         """Note that a run begins, give back what an earlier one had in hand, and return the run's number."""
@@ -148,8 +159,8 @@ class Ledger:
         """Note what an item came to."""
         with _ledger_errors(self._path):
             self._database.execute(
-                "UPDATE item SET state = ?, run = ?, outcome = ? WHERE edit = ? AND series = ?",
-                (state, run, json_text(outcome, indent=None), edit, series),
+                "UPDATE item SET state = ?, run = ?, outcome = ?, content = ? WHERE edit = ? AND series = ?",
+                (state, run, json_text(outcome, indent=None), outcome.get("content"), edit, series),
             )
 
     def give_back(self, edit: str, series: str, *, crashed: bool) -> int:
@@ -181,6 +192,8 @@ class Ledger:
                 f"{self._path.parent} was begun with other {' and '.join(different)}.",
                 "Choose another output folder, or give the same edits and models again.",
             )
+        if "content" not in {column[1] for column in self._database.execute("PRAGMA table_info(item)")}:
+            self._database.execute("ALTER TABLE item ADD COLUMN content TEXT")  # begun before this was kept
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

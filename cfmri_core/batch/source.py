@@ -119,7 +119,7 @@ class Pacs:
             reason, refusal = Reason.SYNTHETIC, "Its images say that they are synthetic."
         return SeriesEntry(
             series.series_uid, key, (), detail.acquisition.parameters, series.images or 0, None, None,
-            detail.is_counterfactual, 0, reason, refusal,
+            detail.is_counterfactual, 0, reason, refusal, None if series.images is None else str(series.images),
         )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cfmri_core.batch.source import Source
     from cfmri_core.progress import Progress
 
-#: Nothing went wrong with the batch, but some items failed or are still to do; the report names them.
+#: Nothing went wrong with the batch, but some items failed, are still to do or out of date; the report names them.
 SOME_NOT_DONE = 10
 _MOST_NAMED = 3
 _MOST_WORKERS_PER_GPU = 8
@@ -46,7 +46,9 @@ def batch(
         Path | None, typer.Option(metavar="CONF.yaml", help="Workers as Slurm jobs; CONF holds submitit's parameters.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Only go on: OUT must have been begun before.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do failed items again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Do failed items again, and those whose series has changed since.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and, once OUT has timings, how long it takes.")
     ] = False,
@@ -58,8 +60,8 @@ def batch(
 ) -> None:
     """Make counterfactuals of a whole archive: derived series, segmentations, and a report of all that was refused.
 
-    Ends with 0 if every item was made or refused, 10 if some failed or are still to do (see OUT/report.html); a full
-    disk (7) or Ctrl-C (130) ends it early, and the same command goes on.
+    Ends with 0 if every item was made or refused, 10 if some failed, are still to do, or were made before their series
+    changed (see OUT/report.html); a full disk (7) or Ctrl-C (130) ends it early, and the same command goes on.
     """
     import torch
 
@@ -89,7 +91,7 @@ def batch(
 
 
 def _close(summary: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Say what became of the items, and leave with `SOME_NOT_DONE` unless each was made or refused."""
+    """Say what became of the items, and leave with `SOME_NOT_DONE` where that is so."""
     items = summary["items"]
     to_do = items["todo"] + items["running"]
     if as_json:
@@ -99,8 +101,10 @@ def _close(summary: dict[str, Any], out: Path, as_json: bool) -> None:
         note(f"{text}. SYNTHETIC, not for diagnosis.")
         if to_do:
             note(f"{to_do} still to do, as the archive does not offer their series now: {_first(summary['to_do'])}.")
+        if summary["changed"]:
+            note(f"{summary['changed']} made before their series changed: --retry-failed makes them again.")
         emit(None, as_json, f"Report: {out / 'report.html'}")
-    if items["failed"] or to_do:
+    if items["failed"] or to_do or summary["changed"]:
         raise typer.Exit(SOME_NOT_DONE)
 
 

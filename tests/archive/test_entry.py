@@ -76,6 +76,15 @@ def test_dynamic_series_gives_an_entry_per_time_point(archive, write):
     assert reasons(archive) == [Reason.SEVERAL_VOLUMES]
 
 
+def test_content_changes_when_images_come_or_go_and_not_when_files_move(archive, write):
+    files = write("one", 1, 5)
+    content = only(archive).content
+    files[0].rename(archive / "moved.dcm")
+    assert only(archive).content == content
+    files[4].unlink()
+    assert only(archive).content not in (content, None)
+
+
 def test_copies_are_left_aside_and_conflicts_refused(archive, write):
     for path in write("one", 1):
         (archive / f"copy-{path.name}").write_bytes(path.read_bytes())

@@ -60,6 +60,18 @@ def test_second_run_adds_what_is_missing_under_the_same_names(archive, write, tm
     assert len({dataset.SeriesInstanceUID for dataset in datasets}) == 2
 
 
+def test_series_that_grew_since_it_was_exported_is_not_called_finished(archive, write, tmp_path):
+    late = write("a", 1, 5)[4]
+    content = late.read_bytes()
+    late.unlink()
+    exported(archive, tmp_path / "out")
+    late.write_bytes(content)
+    report = exported(archive, tmp_path / "out")
+    assert (report.series, report.already_there) == (0, 0)
+    assert report.left_out == {"changed since it was exported": 1}
+    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 4
+
+
 def test_file_that_broke_since_leaves_its_series_out_whole(archive, write, tmp_path):
     files = write("a", 1)
     entries = list(index_archive(archive, workers=1))

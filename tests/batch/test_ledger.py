@@ -15,7 +15,7 @@ SIGNATURE = {"edits": "a", "models": "b"}
 
 def planned(out):
     ledger = Ledger(out, SIGNATURE)
-    ledger.plan([("e", "1"), ("e", "2")], [("3", "damaged", "Why.")])
+    ledger.plan([("e", "1", "x"), ("e", "2", None)], [("3", "damaged", "Why.")])
     return ledger
 
 
@@ -31,15 +31,40 @@ def test_a_plan_made_again_changes_nothing_that_is_done(out):
         run = ledger.begin_run(1)
         ledger.start("e", "1")
         ledger.finish("e", "1", run, State.DONE, {})
-        ledger.plan([("e", "1"), ("e", "4")], [])
+        ledger.plan([("e", "1", None), ("e", "4", None)], [])
         counts = ledger.report.counts()
     assert (counts[State.DONE], counts[State.TODO]) == (1, 2)
 
 
 def test_a_series_that_is_left_out_no_longer_is_not_listed_any_more(out):
     with planned(out) as ledger:
-        ledger.plan([("e", "3")], [("5", "irregular", "Why.")])
+        ledger.plan([("e", "3", None)], [("5", "irregular", "Why.")])
         assert ledger.report.left_out() == [("5", "irregular", "Why.")]
+
+
+def test_an_item_that_was_made_from_other_content_is_told_and_done_again_on_demand(out):
+    with planned(out) as ledger:
+        run = ledger.begin_run(1)
+        for series, content in (("1", "x"), ("2", None)):
+            ledger.start("e", series)
+            ledger.finish("e", series, run, State.DONE, {"content": content})
+        assert ledger.plan([("e", "1", "x"), ("e", "2", "y")], []) == []
+        assert ledger.plan([("e", "1", None)], []) == []
+        changed = ledger.plan([("e", "1", "other")], [])
+        assert changed == [("e", "1")]
+        ledger.retry_failed(changed)
+        assert (ledger.start("e", "1"), ledger.start("e", "2")) == (True, False)
+
+
+def test_a_ledger_from_before_content_was_kept_goes_on(out):
+    with planned(out) as ledger:
+        ledger.start("e", "1")
+        ledger.finish("e", "1", ledger.begin_run(1), State.DONE, {})
+        ledger._database.execute("ALTER TABLE item DROP COLUMN content")
+    with Ledger(out, SIGNATURE) as ledger:
+        assert ledger.plan([("e", "1", "x"), ("e", "2", "x")], []) == []
+        ledger.finish("e", "2", ledger.begin_run(1), State.DONE, {"content": "x"})
+        assert ledger.plan([("e", "1", "y"), ("e", "2", "y")], []) == [("e", "2")]
 
 
 def test_what_a_killed_run_had_in_hand_is_done_again(out):
@@ -93,7 +118,7 @@ def test_a_full_disk_is_a_lack_of_resources(out):
     with planned(out) as ledger:
         ledger._database.execute("PRAGMA max_page_count = 10")
         with pytest.raises(ResourceError, match="full"):
-            ledger.plan([("e", str(number)) for number in range(20000)], [])
+            ledger.plan([("e", str(number), None) for number in range(20000)], [])
         assert sum(ledger.report.counts().values()) == 2
 
 

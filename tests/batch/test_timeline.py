@@ -12,7 +12,7 @@ def ledger_with(out, turns_by_run, failed=0):
     for turns in turns_by_run:
         run = ledger.begin_run(2)
         for began, took in turns:
-            ledger.plan([("e", str(number))], [])
+            ledger.plan([("e", str(number), None)], [])
             outcome = {
                 "device": "cuda:0", "device_turns": [[began, took]], "bytes_written": 2_000_000,
                 "seconds": {"read": 1.0, "device": took, "write": 2.0},

@@ -74,6 +74,21 @@ def test_an_item_whose_series_is_gone_is_named_and_not_taken_for_done(batch, arc
     assert batch().code == 0
 
 
+def test_a_result_of_a_series_that_grew_since_is_told_and_made_again_on_demand(batch, archive, tmp_path):
+    longer = write_archive(tmp_path / "longer", 1, (18, 16, 4))
+    batch()
+    (longer / "0000" / "IM0003.dcm").rename(archive / "0000" / "IM0003.dcm")
+    made = tmp_path / "out" / "shorter-echo"
+    grown = batch()
+    assert grown.code == 10
+    assert "1 made before their series changed: --retry-failed makes them again." in grown.err
+    (named,) = json.loads((tmp_path / "out" / "report.json").read_text())["made_before_a_change"]
+    assert len(list((made / f"sub-{named['series']}").rglob("*.dcm"))) == 3
+    assert batch("--retry-failed").code == 0
+    assert len(list((made / f"sub-{named['series']}").rglob("*.dcm"))) == 4
+    assert batch().code == 0
+
+
 def test_resume_goes_on_only(batch):
     outcome = batch("--resume")
     assert outcome.code == 2
