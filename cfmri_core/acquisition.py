@@ -218,6 +218,8 @@ def _checked_number(parameter: Parameter, value: object) -> float:
     problem: dict[str, Any] = {"field": parameter.name, "value": value, "accepted": accepted}
     try:
         number = float(value)  # type: ignore[arg-type]
+    except OverflowError:  # a whole number beyond all floats, and perhaps beyond what can be written out
+        number = value = math.inf
     except (TypeError, ValueError):
         raise AcquisitionError(
             f"{parameter.name} is {value!r}, which is not a number.", f"Give a value from {accepted}.", **problem

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -119,6 +120,13 @@ def _matches(selector: Selector, value: object) -> bool:
     return False
 
 
+class _Nested:
+    """Stands for a mapping, or a list that holds more than texts and numbers."""
+
+    def __repr__(self) -> str:
+        return "nested YAML"
+
+
 class _Reader:
     """One file being read.
 
@@ -178,14 +186,15 @@ class _Reader:
             found = " and ".join(ways) or "none"
             raise self._error(node, ", ".join(_WAYS), f"one of them is needed; here is {found}.", "")
         value_node = given[ways[0]]
-        value = _value(value_node)
         if ways[0] == "preset":
             return PRESETS[self._choice(value_node, "preset", tuple(PRESETS))].known(), None
         if ways[0] == "population":
-            return {}, self._checked(value_node, "population", lambda: read_population(str(value)))
+            named = self._text(value_node, "population")
+            return {}, self._checked(value_node, "population", lambda: read_population(named))
+        values = {name: _value(one) for name, one in self._fields(value_node, tuple(PARAMETER_BY_NAME)).items()}
         for name, one in self._fields(value_node, tuple(PARAMETER_BY_NAME)).items():
-            self._checked(one, f"set.{name}", partial(AcquisitionParameters, **{name: _value(one)}))
-        changes = AcquisitionParameters(**value).known()
+            self._checked(one, f"set.{name}", partial(AcquisitionParameters, **{name: values[name]}))
+        changes = AcquisitionParameters(**values).known()
         if not changes:
             raise self._error(value_node, "set", "changes nothing.", "Example: set: {echo_time_ms: 1.4}")
         return changes, None
@@ -199,7 +208,9 @@ class _Reader:
             if is_number:
                 ends = values if len(values) == 2 else [*values, *values]
                 if len(ends) != 2 or not all(_is_number(end) for end in ends) or ends[0] > ends[1]:
-                    raise self._error(one, f"where.{name}", f"is {_shown(value)}.", "Give a number, or [low, high].")
+                    raise self._error(
+                        one, f"where.{name}", f"is {_shown(value)}.", "Give a number, or [low, high]; up to 1e308."
+                    )
                 selectors[name] = (float(ends[0]), float(ends[1]))
             elif values and all(isinstance(glob, str) and glob for glob in values):
                 selectors[name] = tuple(values)
@@ -248,12 +259,17 @@ class _Reader:
         return tuple(output for output in OUTPUTS if output in chosen)
 
     def _name(self, node: Node) -> str:
-        name = str(_value(node))
+        name = self._text(node, "name")
         if not _NAME.fullmatch(name):
             raise self._error(
                 node, "name", f"is '{name}'.", "Use letters, digits, - and _; up to 64, not - or _ first."
             )
         return name
+
+    def _text(self, node: Node, key: str) -> str:
+        if not isinstance(node, ScalarNode):
+            raise self._error(node, key, f"is {_shown(_value(node))}.", "Give a text.")
+        return str(_value(node))
 
     def _number(self, fields: Mapping[str, Node], key: str, default: int, low: int, high: int) -> int:
         if key not in fields:
@@ -281,7 +297,7 @@ class _Reader:
             return make()
         except (RequestError, AcquisitionError) as error:
             raise self._error(node, key, error.message, error.hint) from None
-        except TypeError:
+        except (TypeError, ValueError):
             raise self._error(node, key, f"is {_shown(_value(node))}.", "Give a text or a number.") from None
 
     def _fields(self, node: Node, accepted: tuple[str, ...]) -> dict[str, Node]:
@@ -325,20 +341,33 @@ class _Reader:
 
 
 def _value(node: Node) -> Any:
-    """Return a node as plain Python; YAML's own safe types only."""
+    """Return a scalar or a list of scalars as plain Python, of YAML's own safe types; anything else as `_Nested`.
+
+    What is nested has no place in an edits file, and with aliases could be built out without end.
+    """
+    parts = node.value if isinstance(node, SequenceNode) else [node]
+    if not all(isinstance(part, ScalarNode) for part in parts):
+        return _Nested()
     try:
         return yaml.SafeLoader("").construct_document(node)
     except (yaml.YAMLError, ValueError):
-        return node.value if isinstance(node, ScalarNode) else "something that is not plain YAML"
+        return node.value if isinstance(node, ScalarNode) else _Nested()
 
 
 def _shown(value: object) -> str:
     """Return a value as an error shows it, however large it is."""
-    return reprlib.repr(value)
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes out no more than some thousand digits
+        return "a number of too many digits"
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a value is a number that computers can compare with others: no NaN, and no larger than a float."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(float(value))
+    except OverflowError:
+        return False
 
 
 def signature(edits: Sequence[Edit]) -> str:

@@ -7,6 +7,9 @@ from cfmri_core.archive.index import Reason, SeriesEntry
 from cfmri_core.batch.edits_file import read_edits, signature
 from cfmri_core.errors import RequestError
 
+#: More digits than Python writes out.
+HUGE = "0x" + "f" * 5000
+
 
 def read(tmp_path, text):
     path = tmp_path / "edits.yaml"
@@ -121,6 +124,19 @@ def test_the_signature_changes_with_what_is_wanted_and_not_with_how_it_is_writte
         ("edits:\n  - name: a\n    preset: ge-hdx-3t\n    check: maybe", 4, ["check", "'maybe'", "true or false"]),
         ("edits:\n  - name: a\n    preset: ge-hdx-3t\n    check: false\n    on_refusal: stop", 5, ["Without a check"]),
         ("defaults: {name: a}\nedits: []", 2, ["there is no edit"]),
+        (f"edits:\n  - name: a\n    preset: ge-hdx-3t\n    seed: {HUGE}", 4, ["seed", "digits", "0 to 2147483648"]),
+        (f"edits:\n  - name: a\n    set:\n      echo_time_ms: {HUGE}", 4, ["set.echo_time_ms", "inf", "0.01 to 1000"]),
+        (f"edits:\n  - name: a\n    set:\n      manufacturer: [{HUGE}]", 4, ["set.manufacturer", "digits", "a text"]),
+        (
+            f"edits:\n  - name: a\n    preset: ge-hdx-3t\n    where: {{images: [0, {HUGE}]}}",
+            4,
+            ["where.images", "digits", "[low, high]", "1e308"],
+        ),
+        (
+            "edits:\n  - name: a\n    preset: ge-hdx-3t\n    where: {manufacturer: [[a]]}",
+            4,
+            ["where.manufacturer", "nested"],
+        ),
         ("edits: [\n", 2, ["not YAML"]),
         ("edits: &a [*a]", 1, ["keys belong"]),
         ("- a", 1, ["stands where keys belong"]),
@@ -132,6 +148,28 @@ def test_an_error_names_line_key_value_and_what_is_accepted(tmp_path, text, line
     assert str(error.value).startswith(f"{tmp_path / 'edits.yaml'}:{line}: ")
     for words in said:
         assert words in str(error.value)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("key", ["name", "population", "preset", "set", "seed", "outputs", "on_refusal"])
+@pytest.mark.parametrize(
+    ("innermost", "around"),
+    [
+        ("[x]", "[{}, {}, {}, {}, {}, {}, {}, {}]"),
+        ("{{k: x}}", "{{a: {}, b: {}, c: {}, d: {}, e: {}, f: {}, g: {}, h: {}}}"),
+        ("{{echo_time_ms: 1.4}}", "{{<<: [{}, {}, {}, {}, {}, {}, {}, {}]}}"),
+    ],
+)
+def test_a_small_file_that_aliases_make_large_is_refused_at_once(tmp_path, key, innermost, around):
+    bomb = f"&a0 {innermost.format()}"
+    for level in range(1, 12):
+        bomb = f"&a{level} {around.format(bomb, *[f'*a{level - 1}'] * 7)}"
+    fields = {"name": "a", "preset": "ge-hdx-3t", key: bomb}
+    if key in ("population", "set"):
+        del fields["preset"]
+    lines = "\n    ".join(f"{name}: {value}" for name, value in fields.items())
+    with pytest.raises(RequestError, match=r"edits\.yaml:\d+: "):
+        read(tmp_path, f"edits:\n  - {lines}\n")
 
 
 def test_what_is_no_edits_file_is_refused(tmp_path):
