@@ -180,13 +180,21 @@ def _require_whole(records: Sequence[FileRecord], images: int, has_stray: bool) 
 
 
 def _without_copies(root: Path, records: Sequence[FileRecord]) -> list[FileRecord]:
-    """Leave out files that repeat the bytes of an earlier one of the same instance."""
-    kept: dict[str | None, list[FileRecord]] = {}
+    """Leave out files that repeat the bytes of the first one of the same instance.
+
+    Where one does not, the series will be refused: the others of that instance are not looked at.
+    """
+    first: dict[str | None, FileRecord] = {}
+    contested: set[str | None] = set()
+    distinct: list[FileRecord] = []
     for record in records:
-        same = kept.setdefault(record.instance, [])
-        if not any(_are_equal(root, record, other) for other in same):
-            same.append(record)
-    return [record for record in records if record in kept[record.instance]]
+        earlier = first.setdefault(record.instance, record)
+        if earlier is not record and record.instance not in contested:
+            if _are_equal(root, record, earlier):
+                continue
+            contested.add(record.instance)
+        distinct.append(record)
+    return distinct
 
 
 def _are_equal(root: Path, one: FileRecord, other: FileRecord) -> bool:

@@ -95,6 +95,16 @@ def test_copies_are_left_aside_and_conflicts_refused(archive, write):
     assert only(archive).reason is Reason.DAMAGED
 
 
+def test_many_files_of_one_instance_are_not_compared_with_each_other(archive, write, monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        "cfmri_core.archive.entry._are_equal", lambda root, one, other: compared.append(one) or one == other
+    )
+    write("s", 1, 9, SOPInstanceUID="1.2.3")
+    assert only(archive).reason is Reason.DAMAGED
+    assert len(compared) == 1
+
+
 def test_damaged_file_in_the_folder_of_one_series_counts_against_it(archive, write):
     write("alone", 1)[0].write_bytes(b"no longer DICOM")
     write("shared", 2)
