@@ -20,8 +20,8 @@ _HEAD = """# Evaluation
 
 Made by `make evaluation-page` from the files in [results](results); every figure is in one of them, with each patient's
 own (of the studies of many trainings only means: their runs are in the folder of the study, one file each). How to make
-those again stands at the end. Means over patients with 95 % bootstrap interval; the patients are simulated, and no model
-was trained or tuned on them.
+those again stands at the end. Means over patients with 95 % bootstrap interval; the patients are simulated, and no
+model was trained or tuned on them.
 """
 
 _CAUTIONS = """## What may be compared, and what not
