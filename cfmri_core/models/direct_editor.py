@@ -179,9 +179,9 @@ class DirectEditor(NetworkModel):
         return sharpened(images, (protocols.models @ self.network.decoder.lost_sharpness)[0].to(images.device))
 
     def is_null(self, source: AcquisitionParameters, target: AcquisitionParameters) -> bool:
-        """Whether nothing that the editor knows of differs."""
-        is_same = torch.equal(self.spec.encode(source), self.spec.encode(target))
-        return is_same and self.scanners.fat_change(source, target) == 0
+        """Whether scans under both are shown alike: the equation sees numbers beyond the trained ranges too."""
+        first, second = (Protocols.of([one], self.spec) for one in (source, target))
+        return first.is_same(second) and self.scanners.fat_change(source, target) == 0
 
     @property
     def identity(self) -> str:

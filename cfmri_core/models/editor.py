@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.diffusion.schedule import cosine_alpha_bar
 from cfmri_core.models.conditioning import ConditionSpec
 from cfmri_core.models.network_model import NetworkModel, preset_of
@@ -132,6 +133,10 @@ class Editor(NetworkModel):
     def keeps_aspect(self) -> bool:
         """Whether slices are padded to the square, or stretched over it."""
         return self.config.keeps_aspect
+
+    def is_null(self, source: AcquisitionParameters, target: AcquisitionParameters) -> bool:
+        """Whether both are the same to the network, which takes no value for more than a little beyond its range."""
+        return torch.equal(self.spec.encode(source), self.spec.encode(target))
 
     @property
     def prediction(self) -> str:

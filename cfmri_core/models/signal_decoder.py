@@ -188,6 +188,11 @@ class Protocols:
         numbers = {name: change(value) for name, value in self.numbers.items()}
         return Protocols(numbers, change(self.models), change(self.options), change(self.is_suppressed))
 
+    def is_same(self, other: Protocols) -> bool:
+        """Whether both say the same, row by row."""
+        mine, theirs = ((*one.numbers.values(), one.models, one.options, one.is_suppressed) for one in (self, other))
+        return all(map(torch.equal, mine, theirs))
+
     def column(self, name: str) -> Tensor:
         """Return a number, shape ``(batch, 1, 1)``."""
         return self.numbers[name][:, None, None]

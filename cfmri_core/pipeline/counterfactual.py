@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cfmri_core.acquisition import AcquisitionParameters
@@ -95,7 +94,10 @@ def edit_volume(
         "slices": [first, last],
         "slice_axis": "ijk"[whole.slice_axis],
         "intensity_scale": {"low": scale.low, "high": scale.high},
-        "warnings": support_warnings(factual, requested, editor.spec),
+        "warnings": [
+            *support_warnings(factual, requested, editor.spec),
+            *_ineffective(editor, factual, requested),
+        ],
         "quality": quality.found(),
         "elapsed_s": round(time.monotonic() - started, 2),
     }
@@ -184,7 +186,7 @@ def _provenance(
     """What was asked of which model."""
     return {
         **made_by(editor),
-        **_settings(request, is_null=_is_null(editor, factual, requested)),
+        **_settings(request, is_null=editor.is_null(factual, requested)),
         **_fitted(editor, factual, requested),
         "factual": factual.as_dict(),
         "requested": requested.as_dict(),
@@ -201,16 +203,21 @@ def _fitted(editor: AnyEditor, factual: AcquisitionParameters, requested: Acquis
     return {"scanner_fit": {"log_fat_change": editor.scanners.fat_change(factual, requested), "patients": patients}}
 
 
-def _is_null(editor: AnyEditor, factual: AcquisitionParameters, requested: AcquisitionParameters) -> bool:
-    if isinstance(editor, DirectEditor):
-        return editor.is_null(factual, requested)
-    return bool(torch.equal(*map(editor.spec.encode, (factual, requested))))
+def _ineffective(editor: AnyEditor, factual: AcquisitionParameters, requested: AcquisitionParameters) -> list[str]:
+    """Say which of the changes the editor does not see, neither alone nor beside the others."""
+    changed = [name for name in editor.spec.blocks if name in factual.differences(requested)]
+    return [
+        f"{name}: the requested value {getattr(requested, name)} has no effect; this model takes it for the source's."
+        for name in changed
+        if editor.is_null(factual, factual.replaced({name: getattr(requested, name)}))
+        and editor.is_null(requested.replaced({name: getattr(factual, name)}), requested)
+    ]
 
 
 def _settings(request: EditRequest, *, is_null: bool) -> dict[str, Any]:
     steps, guidance = request.steps_used, request.guidance_used
     evaluations = METHODS[request.method].evaluations_per_step + (request.method == "inversion" and guidance != 1)
-    if is_null and request.method != "paper" and request.keeps_unexplained:
+    if is_null and request.keeps_unexplained:
         evaluations = 0
     return {
         "method": request.method,

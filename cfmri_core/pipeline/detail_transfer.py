@@ -49,17 +49,16 @@ def change_at_native_size(
         finer_noise: What becomes of the noise in the detail; ``None`` lets it follow the contrast.
 
     Returns:
-        Shape of ``native``; zero where ``edited`` is ``images``, unless the noise changes.
+        Shape of ``native``; exactly zero where ``edited`` is ``images``, unless the noise changes.
     """
-    change, gain = (stack.at_native_size(one)[:, 0] for one in (edited - images, _gain(images, edited)))
+    # Not the gain: resampling moves what is 1 everywhere by a rounding error, and 0 stays 0.
+    change, more = (stack.at_native_size(one)[:, 0] for one in (edited - images, _gain(images, edited) - 1))
     detail = native - stack.at_native_size(images)[:, 0]
     if finer_noise is None:
-        return np.asarray(change + (gain - 1) * detail, dtype=np.float32)
+        return np.asarray(change + more * detail, dtype=np.float32)
     level = robust_spread(detail[native > TISSUE_INTENSITY])
     noise = _noise(detail, level)
-    return np.asarray(
-        change + (gain - 1) * (detail - noise) + (finer_noise(noise, level, stack) - noise), dtype=np.float32
-    )
+    return np.asarray(change + more * (detail - noise) + (finer_noise(noise, level, stack) - noise), dtype=np.float32)
 
 
 def _noise(detail: NDArray[np.float32], level: float) -> NDArray[np.float32]:

@@ -62,6 +62,8 @@ def edit_images(
         RequestError: The editor is of another kind.
     """
     _require_model(request.method, "direct_editor" if isinstance(editor, DirectEditor) else "editor")
+    if request.keeps_unexplained and editor.is_null(factual, requested):
+        return images.clone()
     if isinstance(editor, DirectEditor):
         return _edit_directly(images, factual, requested, request, editor, placement, progress)
     source, target = editor.spec.encode(factual)[None], editor.spec.encode(requested)[None]
@@ -84,8 +86,6 @@ def _edit_directly(
     placement: Placement,
     progress: Progress,
 ) -> Tensor:
-    if editor.is_null(factual, requested) and request.keeps_unexplained:
-        return images.clone()
     with torch.inference_mode():
         maps = read_maps(images, factual, editor, progress)
         before, after = factual.slice_thickness_mm, requested.slice_thickness_mm

@@ -106,8 +106,11 @@ class EditRequest:
 
     @property
     def keeps_unexplained(self) -> bool:
-        """Whether what the editor does not explain, noise above all, stays: an edit to the same is then the source."""
-        return self.noise_used in ("keep", "scale")
+        """Whether what the editor does not explain, noise above all, stays: an edit to the same is then the source.
+
+        `paper` moves every image towards what its network expects.
+        """
+        return self.method != "paper" and self.noise_used in ("keep", "scale")
 
     @property
     def noise_used(self) -> str:

@@ -321,7 +321,7 @@ def _outside(name: str, role: str, value: str | float | None, spec: ConditionSpe
         if value in choices:
             return []
         accepted = ", ".join(str(choice) for choice in choices)
-        return [f"{name}: the {role} value '{value}' lies outside the training support ({accepted}); it has no effect."]
+        return [f"{name}: the {role} value '{value}' lies outside the training support ({accepted})."]
     low, high = spec.ranges[name]
     margin = TOLERANCE * (high - low)
     number = float(value)

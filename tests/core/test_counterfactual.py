@@ -115,6 +115,46 @@ def test_maps_change_the_image_and_an_edit_to_the_same_parameters_does_not(direc
     assert np.array_equal(same.volume.voxels, volume.voxels)
 
 
+#: How a scan may have been acquired beyond the trained ranges, and further beyond them.
+BEYOND = [
+    ({"echo_time_ms": 4.0}, {"echo_time_ms": 4.6}),
+    ({"flip_angle_deg": 25.0}, {"flip_angle_deg": 30.0}),
+    ({"field_strength_t": 7.0}, {"field_strength_t": 0.55}),
+    ({"scan_options": "OTHER"}, {"scan_options": r"OTHER\FS"}),
+]
+
+
+@pytest.mark.parametrize(("stated", "changes"), BEYOND)
+def test_maps_are_shown_under_protocols_beyond_the_trained_ranges_too(direct_editor, volume, stated, changes):
+    factual = GE.replaced(stated)
+    result = edit_volume(volume, factual, directly(changes=changes), direct_editor)
+    assert result.evidence["network_evaluations_per_slice"] == 2
+    assert not np.array_equal(result.volume.voxels, volume.voxels)
+    assert not any("no effect" in warning for warning in result.evidence["warnings"])
+    assert any("lies outside the training support" in warning for warning in result.evidence["warnings"])
+
+
+@pytest.mark.parametrize(("stated", "changes"), BEYOND)
+def test_a_change_that_the_network_cannot_see_is_said_to_have_no_effect(editor, volume, stated, changes):
+    factual = GE.replaced(stated)
+    result = edit_volume(volume, factual, request(changes=changes), editor)
+    assert np.array_equal(result.volume.voxels, volume.voxels)
+    assert next(w for w in result.evidence["warnings"] if "no effect" in w).startswith(next(iter(changes)))
+    beside_another = edit_volume(volume, factual, request(changes={**changes, "repetition_time_ms": 4.0}), editor)
+    said = [warning for warning in beside_another.evidence["warnings"] if "no effect" in warning]
+    assert [warning.split(":")[0] for warning in said] == list(changes)
+
+
+@pytest.mark.parametrize("shape", [(40, 36, 5), (97, 61, 3), (150, 150, 2)])
+@pytest.mark.parametrize("method", ["fast", "inversion"])
+def test_an_edit_to_the_same_parameters_is_the_source_bit_by_bit(editors, volume, shape, method):
+    scan = Volume(np.random.default_rng(1).gamma(2.0, 200.0, shape).astype(np.float32), volume.affine)
+    editor, steps = editors[METHODS[method].model], None if method == "fast" else 3
+    for noise in ("keep", None):
+        asked = request(changes=GE.known(), method=method, steps=steps, source_noise=noise)
+        assert np.array_equal(edit_volume(scan, GE, asked, editor).volume.voxels, scan.voxels)
+
+
 def test_removing_the_noise_is_another_result_and_is_said(direct_editor, volume):
     kept, removed = (edit_volume(volume, GE, directly(source_noise=n), direct_editor) for n in ("keep", "remove"))
     assert not np.array_equal(kept.volume.voxels, removed.volume.voxels)
