@@ -57,13 +57,23 @@ class IntensityScale:
         return (normalised * (self.high - self.low) + self.low).astype(np.float32)
 
 
+def slice_axis(volume: Volume) -> int:
+    """Return the voxel axis across which a volume has its slices: that of the widest spacing, the last on a tie."""
+    return int(2 - np.argmax(np.round(volume.spacing_mm, 3)[::-1]))
+
+
+def slices_last(volume: Volume) -> NDArray[Any]:
+    """View voxels with the slices along the last axis, for measures that tell in-plane from across slices by axis."""
+    return np.moveaxis(volume.voxels, slice_axis(volume), -1)
+
+
 @dataclass(frozen=True)
 class SliceStack:
     """How one grid maps to square images.
 
     Attributes:
         shape: Shape of the volume.
-        slice_axis: Voxel axis across which slices are taken: the one with the widest spacing, the last on a tie.
+        slice_axis: Voxel axis across which slices are taken, see `slice_axis`.
         row_axis: Voxel axis that becomes image rows.
         column_axis: Voxel axis that becomes image columns.
         flips: Whether rows and columns run against their voxel axis.
@@ -84,8 +94,7 @@ class SliceStack:
     @classmethod
     def of(cls, volume: Volume, image_size: int, keeps_aspect: bool = True) -> SliceStack:
         """Lay out a volume: whole field of view inside the square."""
-        spacing = np.round(volume.spacing_mm, 3)
-        return cls.of_axis(volume, image_size, int(2 - np.argmax(spacing[::-1])), keeps_aspect)
+        return cls.of_axis(volume, image_size, slice_axis(volume), keeps_aspect)
 
     @classmethod
     def of_axis(cls, volume: Volume, image_size: int, slice_axis: int, keeps_aspect: bool = True) -> SliceStack:

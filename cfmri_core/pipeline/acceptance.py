@@ -32,7 +32,7 @@ from cfmri_core.pipeline.prediction import predict_acquisition
 from cfmri_core.pipeline.prediction_error import Predicted, PredictionError, difference
 from cfmri_core.pipeline.segmentation import segment_volume
 from cfmri_core.pipeline.support import LEVELS, TrainingSupport
-from cfmri_core.slices import IntensityScale
+from cfmri_core.slices import IntensityScale, slices_last
 from cfmri_core.volume import Volume
 
 #: From the best to the worst.
@@ -167,8 +167,7 @@ def anatomy_measures(source: Volume, result: Volume) -> dict[str, float]:
         its own; ``chance_agreement``, that of unrelated anatomies; and ``structural_share``, the share of
         voxels that no local contrast map explains.
     """
-    before = IntensityScale.of(source.voxels).normalise(source.voxels)
-    after = IntensityScale.of(result.voxels).normalise(result.voxels)
+    before, after = (IntensityScale.of(one.voxels).normalise(slices_last(one)) for one in (source, result))
     mask = body_mask(before)
     if not mask.any():
         mask = np.ones_like(mask)

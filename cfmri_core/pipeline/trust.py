@@ -38,7 +38,7 @@ from cfmri_core.pipeline.support import (
     worst,
 )
 from cfmri_core.pipeline.uncertainty import LEVEL, UncertaintyCalibration, read_uncertainty, replayed
-from cfmri_core.slices import IntensityScale, slab
+from cfmri_core.slices import IntensityScale, slab, slice_axis, slices_last
 from cfmri_core.volume import Volume
 
 #: Two-sided quantile of a normal distribution at `LEVEL`.
@@ -253,6 +253,8 @@ def uncertainty_map(
     source = edited_part(volume, edited)
     before, after = (IntensityScale.of(one.voxels) for one in (source, edited.volume))
     unit = after.high - after.low
+    axis, shown = slice_axis(source), before.normalise(slices_last(source))
+    deviation = np.moveaxis(runs.deviation / unit, axis, -1)
     if calibration is None:
         if not runs.deviation.any():
             raise RequestError(
@@ -260,11 +262,10 @@ def uncertainty_map(
                 "calibration of its uncertainty.",
                 "Calibrate the editor on paired truth first.",
             )
-        widths = _NORMAL_HALF_WIDTH * runs.deviation / unit
+        widths = _NORMAL_HALF_WIDTH * deviation
     else:
-        normalised = before.normalise(source.voxels), after.normalise(edited.volume.voxels)
-        widths = calibration.half_widths(*normalised, runs.deviation / unit)
-    mask = body_mask(before.normalise(source.voxels))
+        widths = calibration.half_widths(shown, after.normalise(slices_last(edited.volume)), deviation)
+    mask = body_mask(shown)
     inside = widths[mask] if mask.any() else widths
     said = {
         "level": LEVEL,
@@ -274,7 +275,8 @@ def uncertainty_map(
         "mean_half_width": float(inside.mean() * unit),
         "mean_half_width_share": float(inside.mean()),
     }
-    return edited.volume.with_voxels(np.asarray(widths * unit, dtype=np.float32)), said
+    voxels = np.ascontiguousarray(np.moveaxis(widths * unit, -1, axis), dtype=np.float32)
+    return edited.volume.with_voxels(voxels), said
 
 
 def edited_part(volume: Volume, edited: Counterfactual) -> Volume:

@@ -97,7 +97,7 @@ def replayed(edit: Callable[[int], Voxels], seeds: Sequence[int]) -> Replays:
 
 @dataclass(frozen=True)
 class PairedEdit:
-    """One edit of a validation subject with its paired truth; volumes of one shape, normalised units.
+    """One edit of a validation subject with its paired truth; volumes of one shape, slices last, normalised units.
 
     Attributes:
         source: Before the edit.
@@ -116,7 +116,7 @@ class PairedEdit:
 
 @dataclass(frozen=True)
 class UncertaintyCalibration:
-    """How half-widths follow from an edit, for one method of one editor.
+    """How half-widths follow from an edit, for one method of one editor; volumes have their slices last.
 
     Attributes:
         weights: Of each of `TERMS`.

@@ -189,6 +189,14 @@ def test_limits_come_from_the_truth_and_survive_the_model_folder(tmp_path):
         read_anatomy_limits(tmp_path, "abc")
 
 
+@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1)])
+@pytest.mark.parametrize("slices", [6, 1])
+def test_the_verdict_does_not_depend_on_which_axis_the_slices_lie_along(order, slices):
+    pair = [breasts.breast(1, shape=(36, 36, slices)), breasts.breast(2, shape=(36, 36, slices))]
+    turned = [Volume(np.ascontiguousarray(one.voxels.transpose(order)), one.affine[:, [*order, 3]]) for one in pair]
+    assert anatomy_measures(*turned) == pytest.approx(anatomy_measures(*pair), abs=1e-6)
+
+
 def test_a_volume_without_a_body_is_measured_everywhere():
     flat = Volume(np.full((20, 20, 3), 100.0, np.float32), breasts.AFFINE)
     flat.voxels[0, 0, 0] = 200.0

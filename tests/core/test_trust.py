@@ -21,6 +21,7 @@ from cfmri_core.pipeline.trust import (
 from cfmri_core.pipeline.uncertainty import UncertaintyCalibration, write_uncertainty
 from cfmri_core.simulation.protocols import PRESETS
 from cfmri_core.slices import slab
+from cfmri_core.volume import Volume
 
 GE, SIEMENS = PRESETS["ge-hdx-3t"], PRESETS["siemens-avanto-1.5t"]
 SOURCE = breasts.breast(3)
@@ -145,6 +146,26 @@ def test_a_calibration_that_does_not_look_at_replays_runs_none():
     assert widths.shape == (36, 36, 3)
     assert widths.voxels.min() > 0
     assert said["seeds"] == [4]
+
+
+@pytest.mark.parametrize("slices", [(0, 6), (2, 3)])
+def test_the_map_of_a_scan_with_its_slices_first_is_the_same(slices):
+    def slices_first(volume):
+        voxels = np.ascontiguousarray(volume.voxels.transpose(2, 0, 1))
+        return Volume(voxels, volume.affine[:, [2, 0, 1, 3]])
+
+    straight = edited(slices)
+    turned = dataclasses.replace(
+        straight, volume=slices_first(straight.volume), evidence={**straight.evidence, "slice_axis": "i"}
+    )
+    calibration = dataclasses.replace(REPLAYS, weights=dict.fromkeys(REPLAYS.weights, 0.5))
+    expected, said = uncertainty_map(SOURCE, straight, lambda seed: edit(seed, slices), 2, calibration)
+    widths, also_said = uncertainty_map(
+        slices_first(SOURCE), turned, lambda seed: slices_first(edit(seed, slices)), 2, calibration
+    )
+    assert widths.has_same_grid(turned.volume)
+    np.testing.assert_allclose(widths.voxels, slices_first(expected).voxels, rtol=1e-6)
+    assert also_said["mean_half_width"] == pytest.approx(said["mean_half_width"])
 
 
 def test_without_a_calibration_the_spread_is_shown_and_said_to_be_uncalibrated():
