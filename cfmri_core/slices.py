@@ -57,6 +57,15 @@ class IntensityScale:
         return (normalised * (self.high - self.low) + self.low).astype(np.float32)
 
 
+def is_constant(volume: Volume) -> bool:
+    """Whether a volume has no intensity scale of its own."""
+    try:
+        IntensityScale.of(volume.voxels)
+    except GeometryError:
+        return True
+    return False
+
+
 def slice_axis(volume: Volume) -> int:
     """Return the voxel axis across which a volume has its slices: that of the widest spacing, the last on a tie."""
     return int(2 - np.argmax(np.round(volume.spacing_mm, 3)[::-1]))

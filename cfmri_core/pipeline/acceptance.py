@@ -32,7 +32,7 @@ from cfmri_core.pipeline.prediction import predict_acquisition
 from cfmri_core.pipeline.prediction_error import Predicted, PredictionError, difference
 from cfmri_core.pipeline.segmentation import segment_volume
 from cfmri_core.pipeline.support import LEVELS, TrainingSupport
-from cfmri_core.slices import IntensityScale, slices_last
+from cfmri_core.slices import IntensityScale, is_constant, slices_last
 from cfmri_core.volume import Volume
 
 #: From the best to the worst.
@@ -139,8 +139,10 @@ def judge_edit(
         Refused if none of the requested parameters that the predictor can tell was reached, or if an
         anatomy measure misses its limit twice over; accepted with warnings if anything else failed. Parameters that
         did not occur together in the predictor's training it cannot tell: on scanners they go together, so it may
-        read one off another.
+        read one off another. Slices that are constant in the source leave all questions open.
     """
+    if is_constant(source) or is_constant(result):
+        return _verdict([_nothing_to_judge(source)])
     findings = [_anatomy(source, result, judges.limits)]
     if judges.predictor is None:
         findings.append(_Findings(unanswered=["parameters: there is no predictor of acquisition parameters."]))
@@ -254,6 +256,14 @@ def _verdict(findings: Iterable[_Findings]) -> Acceptance:
     verdict = VERDICTS[2] if refusals else VERDICTS[1] if warnings else VERDICTS[0]
     unanswered = tuple(reason for one in found for reason in one.unanswered)
     return Acceptance(verdict, (*refusals, *warnings), measures, unanswered)
+
+
+def _nothing_to_judge(source: Volume) -> _Findings:
+    if not is_constant(source):
+        return _Findings(refusals=["the result is constant, and the source is not."])
+    return _Findings(
+        unanswered=[f"{what}: the source is constant here." for what in ("anatomy", "parameters", "tissue")]
+    )
 
 
 def _anatomy(source: Volume, result: Volume, limits: AnatomyLimits) -> _Findings:

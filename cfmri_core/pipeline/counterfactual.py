@@ -83,8 +83,8 @@ def edit_volume(
     parts = _parts(first, last)
     for number, (begin, end) in enumerate(parts):
         edit = _Part(volume, whole, scale, begin, end)
-        native, change = edit.changed(factual, requested, request, editor, _within(progress, number, len(parts)))
-        quality.add(native, change)
+        change = edit.changed(factual, requested, request, editor, _within(progress, number, len(parts)))
+        quality.add(change)
         place = [slice(None)] * 3
         place[whole.slice_axis] = slice(begin - first, end - first)
         added = whole.voxels(change) * (scale.high - scale.low)
@@ -98,7 +98,7 @@ def edit_volume(
             *support_warnings(factual, requested, editor.spec),
             *_ineffective(editor, factual, requested),
         ],
-        "quality": quality.found(),
+        "quality": quality.found(np.ptp(scale.normalise(np.array([volume.voxels.min(), volume.voxels.max()])))),
         "elapsed_s": round(time.monotonic() - started, 2),
     }
     return Counterfactual(source.with_voxels(voxels), requested, evidence)
@@ -121,8 +121,8 @@ class _Part:
         request: EditRequest,
         editor: AnyEditor,
         progress: Progress,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the slices and what an edit changes in them, normalised intensity, ``(slices, rows, columns)``."""
+    ) -> NDArray[np.float32]:
+        """Return what an edit changes in the slices, normalised intensity, ``(slices, rows, columns)``."""
         seen_first = max(0, self.first - editor.reach)
         seen = slab(self.volume, self.whole.slice_axis, seen_first, min(self.whole.count, self.last + editor.reach))
         stack = SliceStack.of_axis(seen, editor.image_size, self.whole.slice_axis, editor.keeps_aspect)
@@ -139,7 +139,7 @@ class _Part:
         change = change_at_native_size(native, images, edited, stack, finer_noise)[asked_for]
         if not np.all(np.isfinite(change)):
             raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
-        return native[asked_for], change
+        return change
 
 
 def _finer_noise(
@@ -234,18 +234,15 @@ class _Quality:
 
     def __init__(self) -> None:
         self._squares, self._count, self._largest = 0.0, 0, 0.0
-        self._low, self._high = np.inf, -np.inf
 
-    def add(self, native: NDArray[np.float32], change: NDArray[np.float32]) -> None:
-        """Count some more slices and their change."""
+    def add(self, change: NDArray[np.float32]) -> None:
+        """Count what changes in some more slices."""
         self._squares += float(np.sum(change**2, dtype=np.float64))
         self._count += change.size
         self._largest = max(self._largest, float(np.abs(change).max()))
-        self._low, self._high = min(self._low, float(native.min())), max(self._high, float(native.max()))
 
-    def found(self) -> dict[str, float]:
-        """Return it, JSON-ready."""
-        span = self._high - self._low
+    def found(self, span: float) -> dict[str, float]:
+        """Return it, JSON-ready; ``span`` is the range of the whole source, in the unit of the change."""
         return {
             "change_rms": round(math.sqrt(self._squares / self._count) / span, 5),
             "change_max": round(self._largest / span, 5),

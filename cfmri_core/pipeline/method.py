@@ -95,6 +95,8 @@ class EditRequest:
             raise RequestError(
                 f"Method {self.method} cannot {self.source_noise} noise.", f"It can: {', '.join(possible)}."
             )
+        if self.seed < 0:
+            raise RequestError(f"seed is {self.seed}.", "Give a whole number from 0.")
         if METHODS[self.method].depth == 0:
             self._require_no_diffusion_settings()
             return

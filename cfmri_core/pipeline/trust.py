@@ -38,7 +38,7 @@ from cfmri_core.pipeline.support import (
     worst,
 )
 from cfmri_core.pipeline.uncertainty import LEVEL, UncertaintyCalibration, read_uncertainty, replayed
-from cfmri_core.slices import IntensityScale, slab, slice_axis, slices_last
+from cfmri_core.slices import IntensityScale, is_constant, slab, slice_axis, slices_last
 from cfmri_core.volume import Volume
 
 #: Two-sided quantile of a normal distribution at `LEVEL`.
@@ -251,7 +251,8 @@ def uncertainty_map(
     seeds = range(first, first + (replays if looks_at_replays else 1))
     runs = replayed(lambda seed: (edited.volume if seed == first else edit(seed)).voxels, seeds)
     source = edited_part(volume, edited)
-    before, after = (IntensityScale.of(one.voxels) for one in (source, edited.volume))
+    scaled_by = [volume] * 2 if is_constant(source) or is_constant(edited.volume) else [source, edited.volume]
+    before, after = (IntensityScale.of(one.voxels) for one in scaled_by)
     unit = after.high - after.low
     axis, shown = slice_axis(source), before.normalise(slices_last(source))
     deviation = np.moveaxis(runs.deviation / unit, axis, -1)

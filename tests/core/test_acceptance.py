@@ -197,6 +197,16 @@ def test_the_verdict_does_not_depend_on_which_axis_the_slices_lie_along(order, s
     assert anatomy_measures(*turned) == pytest.approx(anatomy_measures(*pair), abs=1e-6)
 
 
+def test_slices_that_are_constant_in_the_source_leave_every_question_open():
+    empty = SOURCE.with_voxels(np.zeros_like(SOURCE.voxels))
+    judges = Judges(predictor=breasts.small_predictor(), segmenter=ThresholdSegmenter())
+    for result in (empty, SOURCE):
+        found = judge_edit(empty, result, GE, SIEMENS, judges)
+        assert (found.verdict, found.reasons) == ("accepted", ())
+        assert [said.split(":")[0] for said in found.unanswered] == ["anatomy", "parameters", "tissue"]
+    assert judge_edit(SOURCE, empty, GE, SIEMENS, judges).verdict == "refused"
+
+
 def test_a_volume_without_a_body_is_measured_everywhere():
     flat = Volume(np.full((20, 20, 3), 100.0, np.float32), breasts.AFFINE)
     flat.voxels[0, 0, 0] = 200.0

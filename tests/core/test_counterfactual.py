@@ -92,6 +92,18 @@ def test_a_slab_is_the_same_as_in_the_whole_volume(editors, volume, method):
     assert np.abs(part.voxels - whole.voxels[:, :, 2:4]).max() < 2e-2 * np.ptp(volume.voxels)
 
 
+@pytest.mark.parametrize("method", list(METHODS))
+def test_slices_without_anything_in_them_are_edited_too(editors, volume, method):
+    """Scanners and tools fill the ends of a volume with zeros."""
+    editor, steps = editors[METHODS[method].model], None if method == "fast" else 3
+    voxels = volume.voxels.copy()
+    voxels[:, :, 0] = 0
+    asked = request(method=method, steps=steps, slices=(0, 1))
+    result = edit_volume(volume.with_voxels(voxels), GE, asked, editor)
+    assert np.isfinite(result.volume.voxels).all()
+    assert np.isfinite(list(result.evidence["quality"].values())).all()
+
+
 def test_evidence_tells_how_it_came_about(editor, volume):
     evidence = edit_volume(volume, GE, request(), editor).evidence
     assert evidence["synthetic"] is True
@@ -206,6 +218,7 @@ def test_progress_runs_to_the_end_and_cancels(editor, volume):
         ({"method": "fast"}, "fast has no steps"),
         ({"method": "fast", "steps": None, "guidance_scale": 1.0}, "fast has no guidance_scale"),
         ({"source_noise": "remove"}, "cannot remove noise"),
+        ({"method": "fast", "steps": None, "source_noise": "renew", "seed": -1}, "seed is -1"),
         ({"method": "fast", "source_noise": "double"}, "double"),
     ],
 )

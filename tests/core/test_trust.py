@@ -20,7 +20,7 @@ from cfmri_core.pipeline.trust import (
 )
 from cfmri_core.pipeline.uncertainty import UncertaintyCalibration, write_uncertainty
 from cfmri_core.simulation.protocols import PRESETS
-from cfmri_core.slices import slab
+from cfmri_core.slices import IntensityScale, slab
 from cfmri_core.volume import Volume
 
 GE, SIEMENS = PRESETS["ge-hdx-3t"], PRESETS["siemens-avanto-1.5t"]
@@ -166,6 +166,19 @@ def test_the_map_of_a_scan_with_its_slices_first_is_the_same(slices):
     assert widths.has_same_grid(turned.volume)
     np.testing.assert_allclose(widths.voxels, slices_first(expected).voxels, rtol=1e-6)
     assert also_said["mean_half_width"] == pytest.approx(said["mean_half_width"])
+
+
+@pytest.mark.parametrize("becomes", [0.0, 40.0])
+def test_slices_that_are_constant_have_the_map_of_their_volumes_scale(becomes):
+    voxels = SOURCE.voxels.copy()
+    voxels[:, :, 0] = 0
+    volume = SOURCE.with_voxels(voxels)
+    constant = slab(volume, 2, 0, 1)
+    changed = dataclasses.replace(edited((0, 1)), volume=constant.with_voxels(constant.voxels + np.float32(becomes)))
+    widths, _ = uncertainty_map(volume, changed, edit, 1, NO_REPLAYS)
+    scale = IntensityScale.of(voxels)
+    share = max(0.01 + 0.1 * becomes / (scale.high - scale.low), 1 / 256)
+    np.testing.assert_allclose(widths.voxels, 2 * share * (scale.high - scale.low), rtol=1e-5)
 
 
 def test_without_a_calibration_the_spread_is_shown_and_said_to_be_uncalibrated():
