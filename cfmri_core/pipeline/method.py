@@ -129,6 +129,12 @@ class EditRequest:
         """Guidance scale, the method's own unless told otherwise."""
         return METHODS[self.method].guidance_scale if self.guidance_scale is None else self.guidance_scale
 
+    @property
+    def has_own_settings(self) -> bool:
+        """Whether guidance and steps are the method's own, which calibrations are made with."""
+        own = METHODS[self.method]
+        return (self.guidance_used, self.steps_used) == (own.guidance_scale, own.steps)
+
     def _require_no_diffusion_settings(self) -> None:
         for name in ("guidance_scale", "steps"):
             if getattr(self, name) is not None:

@@ -24,6 +24,10 @@ UNCALIBRATED = (
     "uncertainty: this editor is not calibrated; the map shows the spread of the replays only, which is less than the "
     "error."
 )
+OTHER_SETTINGS = (
+    "uncertainty: this editor is calibrated for the method's own guidance scale and steps; how often the truth lies "
+    "inside the intervals is not known for others."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +125,9 @@ def trusted_edit(
 
     calibration = trust.uncertainty.get(request.method)
     widths, said = uncertainty_map(volume, edited, replay, caution.replays, calibration)
-    warnings = [*judged.evidence["warnings"], *([] if said["calibrated"] else [UNCALIBRATED])]
+    said["calibrated"] = calibration is not None and request.has_own_settings
+    doubts = [] if said["calibrated"] else [OTHER_SETTINGS if calibration else UNCALIBRATED]
+    warnings = [*judged.evidence["warnings"], *doubts]
     return replace(judged, evidence={**judged.evidence, "uncertainty": said, "warnings": warnings}), widths
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import breasts
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from cfmri_core.pipeline.method import EditRequest
 from cfmri_core.pipeline.support import fit_training_support
 from cfmri_core.pipeline.trust import Trust
 from cfmri_core.pipeline.trusted_edit import Caution, load_trust, trusted_edit
+from cfmri_core.pipeline.uncertainty import UncertaintyCalibration
 from cfmri_core.simulation.protocols import PRESETS
 
 GE, SIEMENS = PRESETS["ge-hdx-3t"], PRESETS["siemens-avanto-1.5t"]
@@ -47,6 +50,24 @@ def test_the_evidence_holds_all_judgements(edits):
     assert edits == [0, 1, 2]
     assert widths.has_same_grid(SOURCE)
     assert edited.evidence["warnings"] == [module.UNCALIBRATED]
+
+
+@pytest.mark.parametrize("settings", [{"steps": 5}, {"guidance_scale": 3.0}, {"steps": 13, "guidance_scale": 1.25}])
+def test_a_map_for_settings_that_were_not_calibrated_says_so(edits, settings):
+    weights = {"constant": 0.01, "deviation": 0.0, "gradient": 0.2, "change": 0.1}
+    trust = replace(TRUST, uncertainty={"inversion": UncertaintyCalibration(weights, 2.0, 1, 12)})
+
+    def widths(**settings):
+        request = EditRequest(changes=SIEMENS.known(), method="inversion", **settings)
+        edited, widths = trusted_edit(SOURCE, GE, request, None, trust, Caution(replays=1))
+        return edited.evidence, widths.voxels
+
+    (own, calibrated), (evidence, fitted) = widths(), widths(**settings)
+    is_own = "steps" in settings and "guidance_scale" in settings
+    assert own["uncertainty"]["calibrated"] is True
+    assert evidence["uncertainty"]["calibrated"] is is_own
+    assert (module.OTHER_SETTINGS in evidence["warnings"]) is not is_own
+    assert np.array_equal(fitted, calibrated)
 
 
 def test_a_doubtful_edit_is_marked_by_default_and_not_begun_with_stop(edits):

@@ -73,3 +73,5 @@ def test_it_is_put_into_words():
     assert "90% interval" in words
     assert "calibrated on paired truth" in words
     assert "not calibrated" in uncertainty.inWords({"uncertainty": {"mean_half_width": 1.0, "calibrated": False}})
+    other = {"mean_half_width": 1.0, "calibrated": False, "calibration_subjects": 40}
+    assert "for other settings only" in uncertainty.inWords({"uncertainty": other})

@@ -53,6 +53,8 @@ def inWords(evidence: Mapping[str, Any]) -> str:
     if not isinstance(mean, (int, float)):
         return ""
     basis = "calibrated on paired truth" if said.get("calibrated") else "not calibrated: the spread of replays only"
+    if said.get("calibration_subjects") and not said.get("calibrated"):
+        basis = "calibrated for other settings only"
     level = f"{said.get('level', 0.9):.0%}"
     return f"The truth should lie within ± {mean:.3g} (mean half-width of the {level} interval, {basis})."
 
