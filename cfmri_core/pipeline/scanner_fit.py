@@ -109,7 +109,7 @@ def site_contrasts(
         try:
             read = read_scan(study.scan_path)
             stated = study.acquisition.known() if study.acquisition else {}
-            parameters = read.acquisition.parameters.replaced(stated)
+            parameters = _with_options(read.acquisition.parameters.replaced(stated))
             contrast, reason = _contrast_or_reason(read.volume, parameters, editor, segmenter)
         except (DicomReadError, GeometryError, AcquisitionError):
             contrast, reason = None, "cannot be read"
@@ -155,7 +155,7 @@ def simulated_contrasts(
     # Every scanner gets its share, however the scans are sorted.
     order = np.random.default_rng(_SIMULATED_SEED).permutation(len(complete))
     for number in range(subjects if complete else 0):
-        one, seed = complete[order[number % len(complete)]], _SIMULATED_SEED + number
+        one, seed = _with_options(complete[order[number % len(complete)]]), _SIMULATED_SEED + number
         anatomy = generate_anatomy(seed, slab_mm=_SLAB_MM)
         made = scan(anatomy, draw_subject(anatomy, seed), one, noise_seed=seed)
         contrast = fat_contrast(made, one, editor, segmenter)
@@ -199,6 +199,11 @@ def _contrast_or_reason(
     if not suppresses_fat(parameters.scan_options):
         return None, "do not suppress fat"
     return fat_contrast(volume, parameters, editor, segmenter), "show too little of a breast"
+
+
+def _with_options(parameters: AcquisitionParameters) -> AcquisitionParameters:
+    """Say what `suppresses_fat` assumes where a header does not: the simulator takes silence for no suppression."""
+    return parameters if parameters.scan_options else parameters.replaced({"scan_options": "FS"})
 
 
 def _within_variance(groups: Sequence[Sequence[float]]) -> float:

@@ -12,6 +12,7 @@ from cfmri_core.errors import RequestError
 from cfmri_core.models.direct_editor import DirectEditor
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.segmenter import Segmenter
+from cfmri_core.models.signal_decoder import suppresses_fat
 from cfmri_core.pipeline import scanner_fit
 from cfmri_core.pipeline.scanner_fit import fat_contrast, fit_scanners, simulated_contrasts, site_contrasts
 from cfmri_core.simulation.anatomy import generate_anatomy
@@ -101,6 +102,23 @@ def test_scans_that_tell_nothing_are_counted_by_reason(models, tmp_path):
     assert {model: len(values) for model, values in simulated.items()} == {"Avanto": 2, "TrioTim": 2}
     with pytest.raises(RequestError, match=r"1 scanner model.*1 do not suppress fat"):
         site_contrasts(studies[1:], *models)
+
+
+def test_a_header_without_scan_options_is_simulated_as_it_is_read(models, monkeypatch):
+    monkeypatch.setattr(scanner_fit, "_SLAB_MM", 12.0)
+    silent = AVANTO.replaced({"scan_options": None})
+    stated, assumed = (simulated_contrasts([one], 2, *models)["Avanto"] for one in (AVANTO, silent))
+    assert assumed == pytest.approx(stated, abs=0.1)
+    assert suppresses_fat(silent.scan_options)
+
+
+def test_scans_of_a_site_without_scan_options_are_taken_as_the_simulated_ones(tmp_path, monkeypatch):
+    for model in ("Avanto", "TrioTim"):
+        changes = {"manufacturer": "SIEMENS", "manufacturer_model": model, "scan_options": None}
+        simulate_dataset(tmp_path / model, 1, 600, StudyPlan(slab_mm=8, changes=changes))
+    studies = [study for model in ("Avanto", "TrioTim") for study in list_studies(tmp_path / model)]
+    monkeypatch.setattr(scanner_fit, "fat_contrast", lambda *_: -1.0)
+    assert [one.scan_options for one in site_contrasts(studies, None, None).parameters] == ["FS", "FS"]
 
 
 def test_headers_the_simulator_cannot_scan_are_refused(models):
