@@ -151,6 +151,21 @@ class SliceStack:
         tensor = torch.from_numpy(np.ascontiguousarray(slices))[:, None].float()
         return pad(interpolate(tensor, size=self.resized, mode="nearest-exact"), self._padding())[:, 0].long()
 
+    def mask_images(self, mask: NDArray[np.bool_]) -> Tensor:
+        """Resample mask slices to bool images ``(slices, size, size)``: nearest neighbour, and no slice becomes empty.
+
+        A slice in which no pixel has its centre in the mask gets the pixels that the mask covers most, down to half of
+        the largest cover.
+        """
+        found = self.label_images(mask.astype(np.uint8)) > 0
+        lost = np.flatnonzero(mask.any(axis=(1, 2)) & ~found.flatten(1).any(dim=1).numpy())
+        if lost.size:
+            cover = interpolate(torch.from_numpy(mask[lost]).float()[:, None], size=self.resized, mode="area")
+            found[torch.from_numpy(lost)] = pad(cover >= cover.amax(dim=(2, 3), keepdim=True) / 2, self._padding())[
+                :, 0
+            ]
+        return found
+
     def at_native_size(self, images: Tensor) -> NDArray[np.float32]:
         """Crop the padding and resample images ``(slices, channels, size, size)`` to native rows and columns."""
         left, _, top, _ = self._padding()

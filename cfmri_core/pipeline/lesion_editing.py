@@ -162,8 +162,8 @@ class _Workplace:
         stack = SliceStack.of_axis(source, whole.image_size, axis)
 
         def laid_out(mask: BoolArray) -> Tensor:
-            part = np.take(mask, range(first, last), axis=axis).astype(np.uint8)
-            return stack.label_images(np.asarray(stack.native(part)))[:, None] > 0
+            part = np.take(mask, range(first, last), axis=axis)
+            return stack.mask_images(np.ascontiguousarray(stack.native(part)))[:, None]
 
         images = stack.images(scale.normalise(np.asarray(stack.native(source.voxels))))
         filled, size = laid_out(region), editor.image_size

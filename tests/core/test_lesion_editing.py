@@ -10,6 +10,7 @@ from cfmri_core.pipeline.lesion_editing import edit_lesion
 from cfmri_core.pipeline.lesion_method import LESION_METHODS, LesionRequest, load_lesion_editor
 from cfmri_core.pipeline.lesion_region import AskedRegion, breast_mask
 from cfmri_core.simulation.protocols import PRESETS
+from cfmri_core.volume import Volume
 
 SHOWN = PRESETS["ge-hdx-3t"]
 
@@ -63,6 +64,21 @@ def test_the_grid_may_lie_in_any_way(monkeypatch):
     turned.affine[:3, 3] = (volume.affine @ [0, volume.shape[1] - 1, 0, 1])[:3]
     straight, mirrored = edited(volume), edited(turned, mask=lesion_mask()[:, ::-1])
     assert np.allclose(straight.volume.voxels, mirrored.volume.voxels[:, ::-1], atol=1.01)
+
+
+@pytest.mark.parametrize("method", LESION_METHODS)
+@pytest.mark.parametrize("first", range(4))
+def test_a_region_that_is_small_beside_the_networks_pixels_is_edited(method, first):
+    """Of a matrix of 512 and more, a few voxels may hold no centre of a pixel of 2.3 mm."""
+    coarse, times = scan_without(whole=False), 4
+    affine = coarse.affine @ np.diag([1 / times, 1 / times, 1, 1])
+    volume = Volume(coarse.voxels.repeat(times, axis=0).repeat(times, axis=1), affine)
+    for is_box in (True, False):
+        mask = np.zeros(volume.shape, bool)
+        mask[32 + first : 34 + first, 72:74, 2] = True
+        result = edited(volume, method, is_box=is_box, mask=mask)
+        assert not np.array_equal(result.volume.voxels, volume.voxels)
+        assert np.array_equal(result.volume.voxels[~result.region], volume.voxels[~result.region])
 
 
 def test_a_region_larger_than_the_patch_is_refused():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from monai.transforms import Resize
 from phantoms import affine_of, orientations
 
@@ -82,6 +83,22 @@ def test_labels_are_resampled_to_labels():
     volume = Volume((ramp((64, 32, 3)) % 3).astype(np.uint8), np.diag([1.0, 1.0, 4.0, 1.0]))
     stack = SliceStack.of(volume, 32)
     assert set(stack.label_images(np.asarray(stack.native(volume.voxels))).unique().tolist()) <= {0, 1, 2}
+
+
+def test_a_mask_smaller_than_a_pixel_is_laid_out_where_it_lies():
+    volume = Volume(ramp((64, 32, 3)), np.diag([1.0, 1.0, 4.0, 1.0]))
+    stack = SliceStack.of(volume, 16)
+    large = np.zeros(volume.shape, bool)
+    large[8:24, 8:24, 2] = True
+    for corner in range(4):
+        mask = large.copy()
+        mask[20 + corner, 12, 1] = True
+        slices = np.ascontiguousarray(stack.native(mask))
+        images = stack.mask_images(slices)
+        assert images.flatten(1).sum(dim=1).tolist() == [0, 1, 16]
+        assert torch.equal(images[2], stack.label_images(slices.astype(np.uint8))[2] > 0)
+        at_native = stack.voxels(stack.at_native_size(images[:, None].float())[:, 0])[:, :, 1]
+        assert np.argwhere(at_native == at_native.max()).mean(axis=0) == pytest.approx((20 + corner, 12), abs=3)
 
 
 def test_slab_stays_in_place():
