@@ -21,6 +21,31 @@ def json_text(data: object, indent: int | None = 2) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def parsed_json(text: str | bytes) -> Any:
+    """Parse JSON; NaN and infinities, which `json` takes for numbers, are refused.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    return json.loads(text, parse_constant=_refused)
+
+
+def number(value: Any, least: float = -math.inf) -> float:
+    """Return what was parsed where a number belongs.
+
+    Raises:
+        ValueError: It is something else, not finite, or less than ``least``.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < least:
+        raise ValueError(f"{value!r:.40} stands where a number from {least:g} belongs")
+    return float(value)
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
 def plain(data: object) -> Any:
     """Return the same data made of dict, list, str, int, float, bool and None only."""
     if dataclasses.is_dataclass(data) and not isinstance(data, type):

@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from cfmri_core.io.json_text import number
 from cfmri_core.models.conditioning import ConditionSpec
 
 #: Share of volumes whose true value should lie inside the interval of a continuous parameter.
@@ -76,14 +77,14 @@ class Calibration:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Build from what `to_json` returned."""
-        shifts = {name: tuple(float(value) for value in shift) for name, shift in values["log_weights"].items()}
-        lines = {name: (float(offset), float(slope)) for name, (offset, slope) in values["lines"].items()}
+        shifts = {name: tuple(number(value) for value in shift) for name, shift in values["log_weights"].items()}
+        lines = {name: (number(offset), number(slope)) for name, (offset, slope) in values["lines"].items()}
         return cls(
-            {name: float(value) for name, value in values["temperatures"].items()},
+            {name: number(value) for name, value in values["temperatures"].items()},
             shifts,
             lines,
-            {name: float(value) for name, value in values["standard_deviations"].items()},
-            {name: float(value) for name, value in values["half_widths"].items()},
+            {name: number(value, 0) for name, value in values["standard_deviations"].items()},
+            {name: number(value, 0) for name, value in values["half_widths"].items()},
         )
 
 

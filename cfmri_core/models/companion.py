@@ -6,7 +6,6 @@ of one training are never read as those of another.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from cfmri_core.errors import CheckpointError, OtherWeightsError
 from cfmri_core.io.atomic import write_text
-from cfmri_core.io.json_text import json_text
+from cfmri_core.io.json_text import json_text, parsed_json
 
 FORMAT_VERSION = 1
 
@@ -50,7 +49,7 @@ def read_companion(folder: Path, name: str, sha256: str) -> dict[str, Any] | Non
     if not path.is_file():
         return None
     with checked_companion(path):
-        values = dict(json.loads(path.read_text(encoding="utf-8")))
+        values = dict(parsed_json(path.read_text(encoding="utf-8")))
         version, belongs_to = values.pop("format_version"), values.pop("model_sha256")
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -71,7 +70,7 @@ def weights_sha256(folder: Path) -> str:
     """
     path = Path(folder) / "model.json"
     with checked_companion(path):
-        return str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+        return str(parsed_json(path.read_text(encoding="utf-8"))["sha256"])
 
 
 @contextmanager
@@ -79,7 +78,7 @@ def checked_companion(path: Path) -> Iterator[None]:
     """Turn unreadable or incomplete statistics into a `CheckpointError` that names the file."""
     try:
         yield
-    except (OSError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+    except (OSError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(
             f"{path} does not hold the statistics it is named after: {error!r}.",
             "Remove it, or calibrate the model again.",

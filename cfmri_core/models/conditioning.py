@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import AcquisitionError
+from cfmri_core.io.json_text import number
 
 CATEGORICAL = ("field_strength_t", "manufacturer_model", "scan_options")
 CONTINUOUS = ("flip_angle_deg", "slice_thickness_mm", "echo_time_ms", "repetition_time_ms")
@@ -154,8 +155,8 @@ class ConditionSpec:
     def from_json(cls, values: Mapping[str, Any]) -> ConditionSpec:
         """Build from what `to_json` returned; without ``scaling``, as older folders are, it is ``range``."""
         return cls(
-            {name: tuple(categories) for name, categories in values["categories"].items()},
-            {name: (float(low), float(high)) for name, (low, high) in values["ranges"].items()},
+            {name: _categories(name, categories) for name, categories in values["categories"].items()},
+            {name: (number(low), number(high)) for name, (low, high) in values["ranges"].items()},
             values.get("scaling", "range"),
         )
 
@@ -185,3 +186,11 @@ class ConditionSpec:
         if self.scaling == "maximum":
             return 0.0, high
         return (low + high) / 2, max((high - low) / 2, 1e-6 * max(1.0, abs(high)))
+
+
+def _categories(name: str, values: Sequence[Any]) -> tuple[Category, ...]:
+    if name == "field_strength_t":
+        return tuple(number(value, 0) for value in values)
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"the categories of {name} are not a list of text")
+    return tuple(values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.io.atomic import atomic_folder, require_replaceable
+from cfmri_core.io.json_text import parsed_json
 
 FORMAT_VERSION = 1
 #: Folder of a MONAI bundle that holds the model.
@@ -112,7 +114,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], folder: Path) 
     """Put a state into a network; every tensor must have its place and every place its tensor.
 
     Raises:
-        CheckpointError: Tensors are missing, left over, or of another shape.
+        CheckpointError: Tensors are missing, left over, of another shape, or hold values that are not finite.
     """
     expected = network.state_dict()
     missing, left_over = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
@@ -124,7 +126,18 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], folder: Path) 
             f"The weights in {folder} do not fit the network that {_DESCRIPTION} describes: {'; '.join(found)}.",
             "The folder was written by another version of cfmri or edited by hand; train or copy it again.",
         )
+    broken = [name for name, tensor in state.items() if not _is_finite(tensor)]
+    if broken:
+        raise CheckpointError(
+            f"{len(broken)} tensor(s) of the weights in {folder} hold NaN or infinite values (first: {broken[0]}).",
+            "Copy the model folder again, or train it again.",
+        )
     network.load_state_dict(state)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # A sum is ten times as fast to look at, but may overflow.
+    return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
 @contextlib.contextmanager
@@ -132,7 +145,7 @@ def checked_config(folder: Path) -> Iterator[None]:
     """Turn an incomplete or impossible configuration into a `CheckpointError` that names the folder."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder / _DESCRIPTION} does not describe a model this version of cfmri can build: {error!r}.",
             "Copy the model folder again, or update cfmri.",
@@ -207,8 +220,9 @@ def _read_bytes(path: Path) -> bytes:
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / _DESCRIPTION
     try:
-        description = json.loads(_read_bytes(path))
+        description = parsed_json(_read_bytes(path))
         version, complete = description["format_version"], {"kind", "sha256", "config"} <= set(description)
+        complete = complete and isinstance(description["config"], dict)
     except (ValueError, KeyError, TypeError, RecursionError):
         version, complete = None, False
     if not complete:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
 
 from cfmri_core.errors import RequestError
+from cfmri_core.io.json_text import number
 from cfmri_core.models.model_folder import checked_config, load_weights, read_model, write_model
 
 
@@ -59,6 +61,7 @@ class NetworkModel:
         values, state, sha256 = read_model(folder, cls.kind)
         with checked_config(folder):
             model = cls.described(values)
+            _require_kind(model.config, type(model.config), "config")
         load_weights(model.network, state, folder)
         model.network.to(device).eval().requires_grad_(False)
         model.sha256 = sha256
@@ -88,6 +91,20 @@ class NetworkModel:
     def image_size(self) -> int:
         """Rows and columns of a slice, in pixels."""
         return self.config.image_size
+
+
+def _require_kind(value: Any, declared: Any, name: str) -> None:
+    """Check that a configuration holds what its fields are declared to hold: dataclasses take anything."""
+    if dataclasses.is_dataclass(declared):
+        for field, kind in get_type_hints(declared).items():
+            _require_kind(getattr(value, field), kind, field)
+    elif get_origin(declared) is tuple:
+        for one in value:
+            _require_kind(one, get_args(declared)[0], name)
+    elif declared is float:
+        number(value)
+    elif type(value) is not declared:
+        raise TypeError(f"{name} is {value!r:.40}, not of type {declared}")
 
 
 _Config = TypeVar("_Config")

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from cfmri_core.io.json_text import number
 from cfmri_core.slices import HIGH_PERCENTILE, LOW_PERCENTILE
-
-_KINDS: Mapping[str, type] = {"low_value": float, "high_value": float, "per_slice": bool}
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Normalisation:
     @classmethod
     def from_json(cls, values: Mapping[str, float]) -> Normalisation:
         """Build from what `to_json` returned; what is absent, as in older folders, has its default."""
-        return cls(**{name: _KINDS[name](value) for name, value in values.items()})
+        return cls(**{name: value if name == "per_slice" else number(value) for name, value in values.items()})  # type: ignore[arg-type]
 
 
 def _slice_scale(slices: Tensor) -> tuple[Tensor, Tensor]:

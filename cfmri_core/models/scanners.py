@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from cfmri_core.acquisition import AcquisitionParameters
-from cfmri_core.io.json_text import json_text
+from cfmri_core.io.json_text import json_text, number
 from cfmri_core.models.companion import checked_companion, read_companion, weights_sha256, write_companion
 from cfmri_core.models.signal_decoder import suppresses_fat
 
@@ -69,7 +68,5 @@ class Scanners:
         if values is None:
             return cls()
         with checked_companion(Path(folder) / FILE_NAME):
-            fat = {str(model): float(value) for model, value in dict(values["log_fat_left"]).items()}
-            if not all(map(math.isfinite, fat.values())):
-                raise ValueError(fat)
-            return cls(fat, {str(model): int(count) for model, count in dict(values["patients"]).items()})
+            fat = {model: number(value) for model, value in dict(values["log_fat_left"]).items()}
+            return cls(fat, {model: int(number(count, 0)) for model, count in dict(values["patients"]).items()})

@@ -24,6 +24,7 @@ from cfmri_core.anatomy_agreement import (
     noise_level,
     structural_change,
 )
+from cfmri_core.io.json_text import number
 from cfmri_core.models.companion import checked_companion, read_companion, write_companion
 from cfmri_core.models.conditioning import ATTRIBUTES, ConditionSpec
 from cfmri_core.models.iap_predictor import IapPredictor
@@ -235,7 +236,12 @@ def read_anatomy_limits(folder: Path, sha256: str) -> AnatomyLimits:
     if values is None:
         return AnatomyLimits()
     with checked_companion(Path(folder) / FILE_NAME):
-        return AnatomyLimits(**values)
+        return AnatomyLimits(
+            None if values["agreement"] is None else number(values["agreement"], 0),
+            number(values["structural_share"], 0),
+            number(values["tissue_change"], 0),
+            int(number(values["subjects"], 0)),
+        )
 
 
 @dataclass(frozen=True)

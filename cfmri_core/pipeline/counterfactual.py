@@ -98,7 +98,7 @@ def edit_volume(
             *support_warnings(factual, requested, editor.spec),
             *_ineffective(editor, factual, requested),
         ],
-        "quality": quality.found(np.ptp(scale.normalise(np.array([volume.voxels.min(), volume.voxels.max()])))),
+        "quality": quality.found(float(np.ptp(scale.normalise(np.array([volume.voxels.min(), volume.voxels.max()]))))),
         "elapsed_s": round(time.monotonic() - started, 2),
     }
     return Counterfactual(source.with_voxels(voxels), requested, evidence)

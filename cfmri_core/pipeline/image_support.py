@@ -7,7 +7,7 @@ believe them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from cfmri_core.data.studies import SliceSet
+from cfmri_core.io.json_text import number
 from cfmri_core.models.iap_predictor import IapPredictor
 from cfmri_core.pipeline.prediction import inner_slices
 from cfmri_core.pipeline.support import Verdict
@@ -117,13 +118,13 @@ class ImageSupport:
         """Build from what `to_json` returned."""
         inside, marginal = values["limits"]
         return cls(
-            centre=np.array(values["centre"], dtype=float),
-            spread=np.array(values["spread"], dtype=float),
-            directions=np.array(values["directions"], dtype=float),
-            variances=np.array(values["variances"], dtype=float),
-            rest=float(values["rest"]),
-            limits=(float(inside), float(marginal)),
-            subjects=int(values["subjects"]),
+            centre=_row(values["centre"]),
+            spread=_row(values["spread"], 0),
+            directions=np.stack([_row(row) for row in values["directions"]]),
+            variances=_row(values["variances"], 0),
+            rest=number(values["rest"], 0),
+            limits=(number(inside, 0), number(marginal, 0)),
+            subjects=int(number(values["subjects"], 0)),
         )
 
 
@@ -216,6 +217,10 @@ def trunk_features(images: Tensor, predictor: IapPredictor) -> Tensor:
 
 
 _SHARES = (INSIDE_SHARE, MARGINAL_SHARE)
+
+
+def _row(values: Sequence[Any], least: float = -np.inf) -> NDArray[np.float64]:
+    return np.array([number(value, least) for value in values])
 
 
 def _fitted(features: NDArray[np.float64]) -> ImageSupport:

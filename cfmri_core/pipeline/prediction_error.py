@@ -12,6 +12,7 @@ from scipy.stats import t as student
 
 from cfmri_core.acquisition import PARAMETER_BY_NAME, AcquisitionParameters
 from cfmri_core.data.studies import SliceSet
+from cfmri_core.io.json_text import number
 from cfmri_core.models.conditioning import ATTRIBUTES, ConditionSpec
 from cfmri_core.models.iap_predictor import IapPredictor, volume_outputs
 from cfmri_core.pipeline.prediction import inner_slices
@@ -80,8 +81,8 @@ class PredictionError:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PredictionError:
         """Build from what `to_json` returned."""
-        limits = {name: None if limit is None else float(limit) for name, limit in values["limits"].items()}
-        return cls(limits, int(values["subjects"]))
+        limits = {name: None if limit is None else number(limit, 0) for name, limit in values["limits"].items()}
+        return cls(limits, int(number(values["subjects"], 0)))
 
     @classmethod
     def uncalibrated(cls, spec: ConditionSpec) -> PredictionError:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from cfmri_core.acquisition import PARAMETER_BY_NAME, AcquisitionParameters
+from cfmri_core.io.json_text import number
 from cfmri_core.models.companion import checked_companion, read_companion, write_companion
 from cfmri_core.models.conditioning import CATEGORICAL, CONTINUOUS, Category, ConditionSpec
 
@@ -149,7 +150,7 @@ class TrainingSupport:
     def from_json(cls, values: Mapping[str, Any]) -> TrainingSupport:
         """Build from what `to_json` returned."""
         return cls(
-            {name: (float(centre), float(half)) for name, (centre, half) in values["scales"].items()},
+            {name: (number(centre), number(half, 0)) for name, (centre, half) in values["scales"].items()},
             tuple(_cell_from_json(cell) for cell in values["cells"]),
             _cell_from_json(values["whole"]) if values["whole"] else None,
         )
@@ -307,9 +308,9 @@ def _cell_from_json(values: Mapping[str, Any]) -> Cell:
     mean, covariance = values["mean"], values["covariance"]
     return Cell(
         tuple(values["categories"]),
-        int(values["subjects"]),
-        None if mean is None else tuple(float(value) for value in mean),
-        None if covariance is None else tuple(tuple(float(value) for value in row) for row in covariance),
+        int(number(values["subjects"], 0)),
+        None if mean is None else tuple(number(value) for value in mean),
+        None if covariance is None else tuple(tuple(number(value) for value in row) for row in covariance),
     )
 
 

@@ -34,6 +34,7 @@ from scipy.optimize import nnls
 
 from cfmri_core.anatomy_agreement import gradient_magnitude
 from cfmri_core.errors import CheckpointError, RequestError
+from cfmri_core.io.json_text import number
 from cfmri_core.models.companion import checked_companion, read_companion, write_companion
 
 Voxels = NDArray[np.floating[Any]]
@@ -157,8 +158,8 @@ def fit_uncertainty(edits: Sequence[PairedEdit], replays: int, level: float = LE
     samples = [_sampled(edit) for edit in edits]
     folds = min(_FOLDS, len(samples))
     scores = []
-    for number, (terms, error) in enumerate(samples):
-        others = [sample for index, sample in enumerate(samples) if index % folds != number % folds] or samples
+    for left_out, (terms, error) in enumerate(samples):
+        others = [sample for index, sample in enumerate(samples) if index % folds != left_out % folds] or samples
         scores.append(error / np.maximum(terms @ _fitted(others), _SCALE_FLOOR))
     weights = {name: float(f"{weight:.5g}") for name, weight in zip(TERMS, _fitted(samples), strict=True)}
     return UncertaintyCalibration(weights, float(f"{_pooled_quantile(scores, level):.5g}"), replays, len(edits), level)
@@ -187,10 +188,16 @@ def read_uncertainty(folder: Path, sha256: str) -> dict[str, UncertaintyCalibrat
         return {}
     path = Path(folder) / FILE_NAME
     with checked_companion(path):
-        calibrations = {name: UncertaintyCalibration(**one) for name, one in values["methods"].items()}
+        calibrations = {name: _calibration(one) for name, one in values["methods"].items()}
     if any(set(one.weights) != set(TERMS) for one in calibrations.values()):
         raise CheckpointError(f"{path} holds other terms than {', '.join(TERMS)}.", "Calibrate the model again.")
     return calibrations
+
+
+def _calibration(values: Mapping[str, Any]) -> UncertaintyCalibration:
+    weights = {name: number(weight, 0) for name, weight in values["weights"].items()}
+    replays, subjects = (int(number(values[name], 0)) for name in ("replays", "subjects"))
+    return UncertaintyCalibration(weights, number(values["factor"], 0), replays, subjects, number(values["level"], 0))
 
 
 def _terms(source: Voxels, result: Voxels, deviation: Voxels) -> dict[str, NDArray[np.float64]]:

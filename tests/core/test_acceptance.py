@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import breasts
 import numpy as np
@@ -205,6 +206,15 @@ def test_slices_that_are_constant_in_the_source_leave_every_question_open():
         assert (found.verdict, found.reasons) == ("accepted", ())
         assert [said.split(":")[0] for said in found.unanswered] == ["anatomy", "parameters", "tissue"]
     assert judge_edit(SOURCE, empty, GE, SIEMENS, judges).verdict == "refused"
+
+
+@pytest.mark.parametrize("name", ["structural_share", "tissue_change", "subjects"])
+@pytest.mark.parametrize("value", ["0.5", None, -1, True, [1]])
+def test_limits_that_are_no_numbers_are_refused(tmp_path, name, value):
+    path = write_anatomy_limits(tmp_path, AnatomyLimits(), "abc")
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(CheckpointError, match=r"acceptance\.json"):
+        read_anatomy_limits(tmp_path, "abc")
 
 
 def test_a_volume_without_a_body_is_measured_everywhere():

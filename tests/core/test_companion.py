@@ -21,6 +21,8 @@ def test_no_file_is_no_statistics(tmp_path):
         ("{", "does not hold"),
         ("[]", "does not hold"),
         ('{"format_version": 1}', "does not hold"),
+        ('{"format_version": 1, "model_sha256": "abc", "limit": NaN}', "does not hold"),
+        ('{"format_version": 1, "model_sha256": "abc", "limit": [-Infinity]}', "does not hold"),
         (json.dumps({"format_version": 9, "model_sha256": "abc"}), "format version 9"),
         (json.dumps({"format_version": 1, "model_sha256": "other"}), "other weights"),
     ],

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cfmri_core.evaluation.statistics import Interval
-from cfmri_core.io.json_text import json_text
+from cfmri_core.io.json_text import json_text, number, parsed_json
 
 
 def test_what_json_lacks_becomes_null_or_plain():
@@ -25,3 +26,19 @@ def test_paths_that_are_not_utf8_come_back():
     text = json_text({"path": Path(path)}, indent=None)
     assert text == '{"path": "Br\u00fcste-\\udcff"}'
     assert json.loads(text.encode("utf-8")) == {"path": path}
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "", "{"])
+def test_what_is_not_json_is_refused(text):
+    with pytest.raises(ValueError, match=r"JSON|Expecting"):
+        parsed_json(text)
+
+
+def test_a_number_is_a_number():
+    assert number(3) == 3.0
+    assert number(-0.5) == -0.5
+    for wrong in ("3", None, True, [3], float("nan"), float("inf"), -math.inf):
+        with pytest.raises(ValueError, match="stands where a number"):
+            number(wrong)
+    with pytest.raises(ValueError, match="from 0 belongs"):
+        number(-1, 0)

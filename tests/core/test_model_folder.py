@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 import pickle
 
 import pytest
@@ -141,9 +142,25 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, change, problem):
     assert problem in caught.value.message
 
 
-def test_impossible_config_names_the_description(tmp_path):
+@pytest.mark.parametrize("error", [KeyError, IndexError, LookupError, AttributeError, TypeError, RecursionError])
+def test_impossible_config_names_the_description(tmp_path, error):
     with pytest.raises(CheckpointError, match=r"model\.json does not describe"), checked_config(tmp_path):
-        raise KeyError("channels")
+        raise error("channels")
+
+
+@pytest.mark.parametrize("config", [None, [1], "text", 3, {"channels": math.nan}, {"channels": math.inf}])
+def test_a_config_that_is_none_is_refused(folder, config):
+    rewrite(folder, config=config)
+    with pytest.raises(CheckpointError, match="not the description"):
+        read_model(folder, "segmenter")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    state = network().state_dict()
+    state["1.weight"] = torch.full_like(state["1.weight"], value)
+    with pytest.raises(CheckpointError, match=r"not finite|NaN or infinite values \(first: 1\.weight\)"):
+        load_weights(network(), state, tmp_path)
 
 
 class TestLocateModel:

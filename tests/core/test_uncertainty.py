@@ -102,3 +102,17 @@ def test_calibrations_survive_the_model_folder(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="other terms"):
         read_uncertainty(tmp_path, "abc")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("factor", None), ("factor", "2"), ("weights", 3), ("weights", {"change": "nan"}), ("level", -1)],
+)
+def test_calibrations_that_hold_no_numbers_are_refused(tmp_path, where, value):
+    path = write_uncertainty(tmp_path, {"inversion": fit_uncertainty([paired_edit(0)], replays=4)}, "abc")
+    content = json.loads(path.read_text())
+    content["methods"]["inversion"][where] = value
+    for methods in (content["methods"], [], {"inversion": None}):
+        path.write_text(json.dumps({**content, "methods": methods}))
+        with pytest.raises(CheckpointError, match=r"uncertainty\.json"):
+            read_uncertainty(tmp_path, "abc")
