@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cfmri_core.acquisition import AcquisitionParameters
 from cfmri_core.errors import ModelOutputError
 from cfmri_core.models.direct_editor import DirectEditor
-from cfmri_core.pipeline.detail_transfer import FinerNoise, change_at_native_size
-from cfmri_core.pipeline.image_editing import Placement, edit_images
+from cfmri_core.pipeline.detail_transfer import FinerNoise, change_at_native_size, detail_level
+from cfmri_core.pipeline.image_editing import Placement, edit_images, noise_level
 from cfmri_core.pipeline.made_by import made_by
 from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest
-from cfmri_core.pipeline.source_noise import renewed_finer_noise
+from cfmri_core.pipeline.source_noise import NoiseLevel, renewed_finer_noise
 from cfmri_core.pipeline.support import support_warnings
 from cfmri_core.progress import Progress, silent
 from cfmri_core.slices import IntensityScale, SliceStack, slab
@@ -28,6 +29,8 @@ from cfmri_core.volume import Volume
 
 #: Slices that are edited together at most.
 SLICES_AT_ONCE = 32
+#: Slices in the middle of a volume of more than that many, which its noise is measured on.
+SLICES_MEASURED = 12
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,11 @@ def edit_volume(
     voxels, quality = np.empty(source.shape, np.float32), _Quality()
     # A magnitude image has no negative values; a source that has some may keep as low ones.
     lowest = min(0.0, float(volume.voxels.min()))
-    parts = _parts(first, last)
-    for number, (begin, end) in enumerate(parts):
-        edit = _Part(volume, whole, scale, begin, end)
-        change = edit.changed(factual, requested, request, editor, _within(progress, number, len(parts)))
+    parts = [_Part(volume, whole, scale, *ends) for ends in _parts(first, last)]
+    for part, change in _changes(parts, factual, requested, request, editor, progress):
         quality.add(change)
         place = [slice(None)] * 3
-        place[whole.slice_axis] = slice(begin - first, end - first)
+        place[whole.slice_axis] = slice(part.first - first, part.last - first)
         added = whole.voxels(change) * (scale.high - scale.low)
         voxels[tuple(place)] = np.maximum(source.voxels[tuple(place)] + added, lowest)
     evidence = {
@@ -105,6 +106,14 @@ def edit_volume(
 
 
 @dataclass(frozen=True)
+class _Noise:
+    """How strong the noise of a volume is, in what the network sees and in what is finer."""
+
+    seen: NoiseLevel
+    finer: float
+
+
+@dataclass(frozen=True)
 class _Part:
     """Some slices of a volume: memory stays the same however many slices the volume has."""
 
@@ -120,26 +129,87 @@ class _Part:
         requested: AcquisitionParameters,
         request: EditRequest,
         editor: AnyEditor,
+        noise: _Noise | None,
         progress: Progress,
     ) -> NDArray[np.float32]:
-        """Return what an edit changes in the slices, normalised intensity, ``(slices, rows, columns)``."""
+        """Return what an edit changes in the slices, normalised intensity, ``(slices, rows, columns)``.
+
+        Without ``noise`` it is measured on these slices and those around them that matter to them.
+        """
         seen_first = max(0, self.first - editor.reach)
-        seen = slab(self.volume, self.whole.slice_axis, seen_first, min(self.whole.count, self.last + editor.reach))
-        stack = SliceStack.of_axis(seen, editor.image_size, self.whole.slice_axis, editor.keeps_aspect)
-        native = self.scale.normalise(np.asarray(stack.native(seen.voxels)))
-        images = stack.images(native)
+        native, images, stack = self._seen(seen_first, min(self.whole.count, self.last + editor.reach), editor)
         placement = Placement(
             seen_first,
             slice_distance_mm=float(self.volume.spacing_mm[self.whole.slice_axis]),
-            low_signal=max(0.0, self.scale.low) / (self.scale.high - self.scale.low),
+            low_signal=self._low_signal,
+            noise=noise.seen if noise else None,
         )
         edited = edit_images(images, factual, requested, request, editor, placement, progress)
         asked_for = slice(self.first - seen_first, self.last - seen_first)
         finer_noise = _finer_noise(factual, requested, request, editor, seen_first)
-        change = change_at_native_size(native, images, edited, stack, finer_noise)[asked_for]
+        change = change_at_native_size(native, images, edited, stack, finer_noise, noise.finer if noise else None)[
+            asked_for
+        ]
         if not np.all(np.isfinite(change)):
             raise ModelOutputError("The editor produced values that are not finite.", "Try method paper, or retrain.")
         return change
+
+    def noise(self, factual: AcquisitionParameters, editor: DirectEditor, progress: Progress) -> _Noise:
+        """Measure how strong the noise is in these slices."""
+        native, images, stack = self._seen(self.first, self.last, editor)
+        seen = noise_level(images, factual, editor, self._low_signal, progress)
+        return _Noise(seen, detail_level(native, images, stack))
+
+    def _seen(self, first: int, last: int, editor: AnyEditor) -> tuple[NDArray[np.float32], Tensor, SliceStack]:
+        """Return slices, normalised, on their own matrix and as the editor sees them, and how the two relate."""
+        seen = slab(self.volume, self.whole.slice_axis, first, last)
+        stack = SliceStack.of_axis(seen, editor.image_size, self.whole.slice_axis, editor.keeps_aspect)
+        native = self.scale.normalise(np.asarray(stack.native(seen.voxels)))
+        return native, stack.images(native), stack
+
+    @property
+    def _low_signal(self) -> float:
+        return max(0.0, self.scale.low) / (self.scale.high - self.scale.low)
+
+
+def _changes(
+    parts: Sequence[_Part],
+    factual: AcquisitionParameters,
+    requested: AcquisitionParameters,
+    request: EditRequest,
+    editor: AnyEditor,
+    progress: Progress,
+) -> Iterator[tuple[_Part, NDArray[np.float32]]]:
+    """Edit the parts in turn; where their noise is not that of the volume, this is measured before."""
+    pieces, noise, any_part = len(parts), None, parts[0]
+    if isinstance(editor, DirectEditor) and _is_measured_apart(editor, factual, requested, request, any_part.whole):
+        pieces += 1
+        first, last = _measured_slices(any_part.whole.count)
+        middle = replace(any_part, first=first, last=last)
+        noise = middle.noise(factual, editor, _within(progress, 0, pieces))
+    for number, part in enumerate(parts, pieces - len(parts)):
+        yield part, part.changed(factual, requested, request, editor, noise, _within(progress, number, pieces))
+
+
+def _is_measured_apart(
+    editor: DirectEditor,
+    factual: AcquisitionParameters,
+    requested: AcquisitionParameters,
+    request: EditRequest,
+    whole: SliceStack,
+) -> bool:
+    """Whether the noise matters, and is not that of the very slices that are edited."""
+    if request.noise_used == "keep" or (request.keeps_unexplained and editor.is_null(factual, requested)):
+        return False
+    return whole.count > SLICES_AT_ONCE or request.slices not in (None, (0, whole.count))
+
+
+def _measured_slices(count: int) -> tuple[int, int]:
+    """The slices of a volume that its noise is measured on, whichever are edited: parts then have no steps between."""
+    if count <= SLICES_AT_ONCE:
+        return 0, count
+    first = max(0, (count - SLICES_MEASURED) // 2)
+    return first, min(count, first + SLICES_MEASURED)
 
 
 def _finer_noise(

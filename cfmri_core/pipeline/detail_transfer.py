@@ -38,6 +38,7 @@ def change_at_native_size(
     edited: Tensor,
     stack: SliceStack,
     finer_noise: FinerNoise | None = None,
+    level: float | None = None,
 ) -> NDArray[np.float32]:
     """Return what an edit changes on the scan's own matrix.
 
@@ -47,18 +48,34 @@ def change_at_native_size(
         edited: What the network made of them, same shape.
         stack: How the two grids relate.
         finer_noise: What becomes of the noise in the detail; ``None`` lets it follow the contrast.
+        level: Standard deviation of that noise, see `detail_level`; ``None`` measures it on these slices.
 
     Returns:
         Shape of ``native``; exactly zero where ``edited`` is ``images``, unless the noise changes.
     """
     # Not the gain: resampling moves what is 1 everywhere by a rounding error, and 0 stays 0.
     change, more = (stack.at_native_size(one)[:, 0] for one in (edited - images, _gain(images, edited) - 1))
-    detail = native - stack.at_native_size(images)[:, 0]
+    detail = _detail(native, images, stack)
     if finer_noise is None:
         return np.asarray(change + more * detail, dtype=np.float32)
-    level = robust_spread(detail[native > TISSUE_INTENSITY])
+    level = detail_level(native, images, stack) if level is None else level
     noise = _noise(detail, level)
     return np.asarray(change + more * (detail - noise) + (finer_noise(noise, level, stack) - noise), dtype=np.float32)
+
+
+def detail_level(native: NDArray[np.float32], images: Tensor, stack: SliceStack) -> float:
+    """Return the standard deviation, in tissue, of noise that the network does not see; as for `change_at_native_size`.
+
+    Args:
+        native: Slices of the scan.
+        images: The same as the network saw them.
+        stack: How the two grids relate.
+    """
+    return robust_spread(_detail(native, images, stack)[native > TISSUE_INTENSITY])
+
+
+def _detail(native: NDArray[np.float32], images: Tensor, stack: SliceStack) -> NDArray[np.float32]:
+    return np.asarray(native - stack.at_native_size(images)[:, 0])
 
 
 def _noise(detail: NDArray[np.float32], level: float) -> NDArray[np.float32]:

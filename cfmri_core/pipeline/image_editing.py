@@ -16,7 +16,7 @@ from cfmri_core.models.direct_editor import STEADYING, DirectEditor, with_neighb
 from cfmri_core.models.editor import Editor
 from cfmri_core.models.signal_decoder import PseudoMaps
 from cfmri_core.pipeline.method import METHODS, AnyEditor, EditRequest
-from cfmri_core.pipeline.source_noise import SourceNoise
+from cfmri_core.pipeline.source_noise import NoiseLevel, SourceNoise
 from cfmri_core.progress import Progress, silent
 
 
@@ -28,11 +28,13 @@ class Placement:
         first_slice: Number of the first one; a slab then gets the noise it has in the whole.
         slice_distance_mm: Between the centres of neighbouring slices.
         low_signal: What the 10th percentile, which is mapped to 0, lies above no signal at all, normalised intensity.
+        noise: How strong the noise of the volume is; ``None`` measures it on the slices.
     """
 
     first_slice: int
     slice_distance_mm: float
     low_signal: float
+    noise: NoiseLevel | None = None
 
 
 def edit_images(
@@ -102,13 +104,30 @@ def _edit_directly(
     return edited
 
 
+def noise_level(
+    images: Tensor, factual: AcquisitionParameters, editor: DirectEditor, low_signal: float, progress: Progress = silent
+) -> NoiseLevel:
+    """Measure how strong the noise is in network images of one volume.
+
+    Args:
+        images: As for `edit_images`.
+        factual: Their acquisition parameters.
+        editor: Tells tissue from noise.
+        low_signal: See `Placement`.
+        progress: Called per batch of slices.
+    """
+    with torch.inference_mode():
+        shown = _shown(read_maps(images, factual, editor, progress), factual, editor)
+    return NoiseLevel.measured(images, shown, low_signal)
+
+
 def _with_noise(
     images: Tensor, shown: Tensor, edited: Tensor, ratio: float, request: EditRequest, placement: Placement
 ) -> Tensor:
     """Give edited slices, which come without noise, the noise that the request asks for."""
     if request.noise_used == "keep":
         return edited + (images - shown)  # what the maps do not explain, noise above all
-    noise = SourceNoise.measured(images, shown, placement.low_signal)
+    noise = SourceNoise.measured(images, shown, placement.low_signal, placement.noise)
     if request.noise_used == "remove":
         return noise.removed(edited)
     if request.noise_used == "scale":

@@ -25,6 +25,27 @@ _AIR_TENTH = 0.459
 
 
 @dataclass(frozen=True)
+class NoiseLevel:
+    """How strong the noise of a scan is: measured on some of its slices, and the same for all.
+
+    Attributes:
+        level: Standard deviation of the noise, normalised intensity.
+        floor: How far below 0 no signal lies.
+    """
+
+    level: float
+    floor: float
+
+    @classmethod
+    def measured(cls, images: Tensor, shown: Tensor, low_signal: float) -> Self:
+        """Measure it; arguments as in `SourceNoise.measured`."""
+        level = _level(images - shown, shown)
+        if level is None:  # air alone: it is told from the scale
+            level = low_signal / _AIR_TENTH
+        return cls(level, min(low_signal, level))
+
+
+@dataclass(frozen=True)
 class SourceNoise:
     """The noise of some slices of one scan.
 
@@ -39,7 +60,7 @@ class SourceNoise:
     floor: float
 
     @classmethod
-    def measured(cls, images: Tensor, shown: Tensor, low_signal: float) -> Self:
+    def measured(cls, images: Tensor, shown: Tensor, low_signal: float, known: NoiseLevel | None = None) -> Self:
         """Measure it.
 
         Args:
@@ -48,12 +69,10 @@ class SourceNoise:
             low_signal: What 0 stands for, above no signal at all, on the same scale. Where the field of view holds no
                 air that is tissue: more than one standard deviation of the noise is not believed (0.46 of them lie
                 below a tenth of air, more where interpolation hides noise from the measurement).
+            known: Of the whole scan; ``None`` measures the level on these slices.
         """
-        level = _level(images - shown, shown)
-        if level is None:  # air alone: it is told from the scale
-            level = low_signal / _AIR_TENTH
-        floor = min(low_signal, level)
-        return cls(images - (_signal(shown, floor) - floor), level, floor)
+        of = known or NoiseLevel.measured(images, shown, low_signal)
+        return cls(images - (_signal(shown, of.floor) - of.floor), of.level, of.floor)
 
     def removed(self, clean: Tensor) -> Tensor:
         """Return slices as they are without noise.
@@ -99,8 +118,9 @@ def renewed_finer_noise(
     numbers = list(range(first_slice, first_slice + count))
     white = independent_noise(seed, numbers, rows, columns)(2)[:, 0].numpy()
     finer = white - stack.at_native_size(stack.images(white))[:, 0]
-    spread = float(finer.std())
-    return np.asarray(ratio * level / spread * finer if spread else finer, dtype=np.float32)
+    # Slice by slice, so that a slice has the same noise whichever others are edited with it.
+    spread = finer.std(axis=(1, 2), keepdims=True)
+    return np.asarray(ratio * level * finer / np.where(spread > 0, spread, 1), dtype=np.float32)
 
 
 def robust_spread(values: NDArray[np.float32]) -> float:

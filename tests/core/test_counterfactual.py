@@ -104,6 +104,42 @@ def test_slices_without_anything_in_them_are_edited_too(editors, volume, method)
     assert np.isfinite(list(result.evidence["quality"].values())).all()
 
 
+@pytest.fixture(scope="module")
+def long_volume():
+    """14 slices, from hardly any noise at one end to much of it at the other, on a finer matrix than the network's."""
+    rng = np.random.default_rng(2)
+    signal = np.zeros((80, 72, 14))
+    signal[10:70, 8:64] = 400
+    signal[20:40, 20:50] = 700
+    noisy = np.abs(signal + np.linspace(1, 60, 14) * rng.standard_normal(signal.shape))
+    return Volume(noisy.astype(np.float32), np.diag([-0.75, -0.75, 3.0, 1.0]))
+
+
+@pytest.mark.parametrize("noise", METHODS["fast"].source_noise)
+@pytest.mark.parametrize("at_once", [32, 8])
+def test_a_slab_has_the_noise_that_it_has_in_the_whole(direct_editor, long_volume, monkeypatch, noise, at_once):
+    monkeypatch.setattr(counterfactual, "SLICES_AT_ONCE", at_once)
+    monkeypatch.setattr(counterfactual, "SLICES_MEASURED", 4)
+    whole = edit_volume(long_volume, GE, directly(source_noise=noise, seed=3), direct_editor).volume.voxels
+    for first, last in ((0, 1), (6, 8), (13, 14)):
+        part = edit_volume(long_volume, GE, directly(source_noise=noise, seed=3, slices=(first, last)), direct_editor)
+        difference = np.abs(part.volume.voxels - whole[:, :, first:last]).max()
+        assert difference < 1e-4 * np.ptp(long_volume.voxels)
+
+
+def test_progress_counts_the_measurement_of_the_noise(direct_editor, long_volume):
+    seen = []
+    edit_volume(
+        long_volume,
+        GE,
+        directly(slices=(3, 4)),
+        direct_editor,
+        progress=lambda step, total, _: seen.append(step / total),
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+
 def test_evidence_tells_how_it_came_about(editor, volume):
     evidence = edit_volume(volume, GE, request(), editor).evidence
     assert evidence["synthetic"] is True
