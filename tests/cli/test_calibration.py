@@ -31,9 +31,12 @@ def test_what_is_calibrated_is_used_by_edit_and_by_suite_trust(cfmri, studies, m
     assert learned["uncertainty"]["subjects"] == 2
     assert 0 <= learned["anatomy"]["agreement"] < 1
     series = studies / "sub-0001" / "dicom"
-    options = ("--preset", "siemens-trio-3t", "--slices", "1:3", "--steps", 2, "--uncertainty", 2, "--json")
-    evidence = cfmri("edit", series, tmp_path / "o.nii.gz", *here, *options).json()
+    options = ("--preset", "siemens-trio-3t", "--slices", "1:3", "--uncertainty", 2, "--json", *here)
+    evidence = cfmri("edit", series, tmp_path / "o.nii.gz", *options).json()
     assert evidence["uncertainty"]["calibrated"] is True
+    other = cfmri("edit", series, tmp_path / "other.nii.gz", "--steps", 2, *options).json()
+    assert other["uncertainty"]["calibrated"] is False
+    assert other["uncertainty"]["calibration_subjects"] == 2
     assert set(evidence["support"]["parts"]) == {"source", "requested", "header"}
     result = tmp_path / "trust.json"
     outcome = cfmri("evaluate", studies, "--suite", "trust", "--json", result, "--slices", 2, "--limit", 1, *here)
