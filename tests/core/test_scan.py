@@ -71,7 +71,8 @@ def test_description_of_other_formats(nifti, tmp_path):
 
 def test_parameters_are_told_even_where_there_is_no_volume(dicom, tmp_path):
     next(dicom.glob("*1.dcm")).unlink()
-    save(dicom / "far.dcm", slice_dataset(VOXELS, AFFINE, 0, {"ImagePositionPatient": ["0", "0", "900"]}))
+    far = {"ImagePositionPatient": ["0", "0", "900"], "SOPInstanceUID": "2.25.900"}
+    save(dicom / "far.dcm", slice_dataset(VOXELS, AFFINE, 0, far))
     description = describe(dicom)
     assert description["shape"] is None
     assert description["refusal"]["type"] == "GeometryError"
