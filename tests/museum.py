@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import locale
 import os
 import random
 import zipfile
@@ -119,7 +120,7 @@ def compressed(path: Path, dataset: Dataset, stored: np.ndarray, syntax: str) ->
 
 def _gdcm_frame(path: Path, compressor: str) -> bytes:
     """Return the one frame of an uncompressed file as GDCM's lossless JPEG (process 14) or JPEG 2000."""
-    encoded = path.with_suffix(".encoded")
+    encoded, before = path.with_suffix(".encoded"), locale.setlocale(locale.LC_ALL)
     image = SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO")
     writer = SimpleITK.ImageFileWriter()
     writer.SetFileName(str(encoded))
@@ -127,6 +128,7 @@ def _gdcm_frame(path: Path, compressor: str) -> bytes:
     writer.UseCompressionOn()
     writer.SetCompressor(compressor)
     writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM leaves the process with the C locale
     return next(generate_pixel_data_frame(pydicom.dcmread(encoded).PixelData, 1))
 
 
