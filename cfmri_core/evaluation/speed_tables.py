@@ -10,9 +10,10 @@ from cfmri_core.evaluation.result_file import ResultFile
 
 _NOTE = """One run with no other program beside it, on a machine that shares its processor with others; medians. The
 authors' loop: their network at the published size, 50 guided steps a slice; a volume's time is that of one step, times
-steps, times slices. Quality: suite edit, to the other manufacturer, of the same weights. *Ceiling*: what the machine
-reaches in a large matrix product, which lives in cache. What keeps a pass below it is in the last column: besides
-convolutions it normalises, adds, activates and copies, a few operations for each number that is fetched from memory.
+steps, times slices. Quality: suite edit, to the other manufacturer, as it was measured when this ran. *Ceiling*: what
+the machine reaches in a large matrix product, which lives in cache. What keeps a pass below it is in the last column:
+besides convolutions it normalises, adds, activates and copies, a few operations for each number that is fetched from
+memory.
 Peak memory while editing: the program, the source, the result, and what works on a part of the slices at a time, which
 hardly grows with the volume once that fills a part.
 """

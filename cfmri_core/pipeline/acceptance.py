@@ -195,7 +195,7 @@ def fit_anatomy_limits(truths: Iterable[tuple[Volume, Volume]], segmenter: Segme
     """Measure what another acquisition of the same anatomy gives, so that an edit need not be better than that.
 
     The limits are one-sided prediction limits of one more subject, taken as normal: the fewer subjects, the
-    wider. Together they find 5 % of perfect edits wanting (Bonferroni). A single subject gives the default.
+    wider. Together they find at most 5 % of perfect edits wanting (Bonferroni). A single subject gives the default.
 
     Args:
         truths: Per validation subject, the source and the same anatomy truly acquired otherwise, with its

@@ -114,8 +114,7 @@ def train(
             keeper.keep()
         elif keeper.is_due():
             keeper.keep()
-        rate = (time.monotonic() - started) / max(1, state.step - first)
-        left = rate * (schedule.iterations - state.step)
+        left = (time.monotonic() - started) / max(1, state.step - first) * (schedule.iterations - state.step)
         message = f"loss {value:.4f}, best {state.best_score:.4f}, {left:.0f} s left"
         progress(state.step, schedule.iterations, _told(message, state, keeper, value))
     writer.close()

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cfmri_server.state import StateFolder
 
 from app.answers import refusal
 from app.archive_server import wait_until
@@ -24,7 +25,7 @@ def content(server) -> bytes:
 @pytest.fixture
 def nothing_is_left(server):
     """The folder of temporary files is as it was, when the test is over."""
-    folder = server.studies / ".monailabel/work/tmp"
+    folder = StateFolder.of(server.studies).work / "tmp"
     before = everything(folder)
     yield
     wait_until(lambda: everything(folder) <= before, timeout_s=5)

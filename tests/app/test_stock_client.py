@@ -8,6 +8,7 @@ import time
 import nibabel
 import numpy as np
 import pytest
+from cfmri_server.state import StateFolder
 from monailabel.client import MONAILabelClient
 
 from app.answers import refusal
@@ -49,7 +50,7 @@ def test_batch_inference_stores_labels(server):
     url = "/batch/infer/tissue_segmenter?images=labeled"
     refusal(server.http.post(url, json={"image": "/etc/passwd"}), 422)
     refusal(server.http.post(url, json={"label_tag": "../x"}), 422)
-    temporary = server.studies / ".monailabel/work/tmp"
+    temporary = StateFolder.of(server.studies).work / "tmp"
     before = set(temporary.iterdir())
     body = {"device": "cuda", "multi_gpu": True, "save_label": True, "label_tag": "batch", "max_batch_size": 1}
     assert server.http.post(url, json=body).json()["status"] in ("SUBMITTED", "RUNNING")
