@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,8 @@ def paired_tests(
 ) -> dict[str, PairedTest]:
     """Compare pairs of arms, patient by patient, as one family of tests.
 
+    The interval is BCa, or of percentiles where most differences are equal and BCa is undefined.
+
     Args:
         comparisons: Name of the comparison to the values of its two arms in the same patient order.
         seed: Seed of the bootstrap.
@@ -115,17 +118,22 @@ def _bootstrap(values: NDArray[np.float64], statistic: str, seed: int, level: fl
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     function = {"mean": np.mean, "median": np.median}[statistic]
-    result = stats.bootstrap(
-        (values,),
-        function,
-        n_resamples=RESAMPLES,
-        confidence_level=level,
-        method="BCa",
-        vectorized=True,
-        batch=1000,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of the case below
+        result = stats.bootstrap(
+            (values,),
+            function,
+            n_resamples=RESAMPLES,
+            confidence_level=level,
+            method="BCa",
+            vectorized=True,
+            batch=1000,
+            rng=np.random.default_rng(seed),
+        )
+    low, high = result.confidence_interval
+    if math.isnan(low):  # most values are equal: leaving one out never moves the median, so there is no acceleration
+        low, high = np.quantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _wilcoxon(difference: NDArray[np.float64]) -> float:

@@ -62,3 +62,9 @@ def test_paired_test_finds_a_consistent_difference():
 
 def test_paired_test_leaves_out_patients_with_one_value():
     assert paired_tests({"x": ([1.0, 2.0, math.nan], [0.0, 0.0, 0.0])})["x"].patients == 2
+
+
+@pytest.mark.parametrize("differences", [[0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, -0.1, 0.2], [0.0] * 9 + [0.001]])
+def test_a_median_of_mostly_equal_differences_has_an_interval(differences):
+    test = paired_tests({"tied": (differences, [0.0] * len(differences))})["tied"]
+    assert test.low <= test.median_difference == 0 <= test.high
