@@ -98,5 +98,6 @@ def body_mask(voxels: Voxels, threshold: float = 0.15) -> Mask:
 
 def _plane_gradient(image: Voxels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     smooth = gaussian_filter(image.astype(np.float64), (1.0, 1.0, 0.0))
-    along_i, along_j = np.gradient(smooth, axis=(0, 1))
+    # An image one voxel wide changes along its other axis only.
+    along_i, along_j = (np.gradient(smooth, axis=a) if smooth.shape[a] > 1 else np.zeros_like(smooth) for a in (0, 1))
     return along_i, along_j

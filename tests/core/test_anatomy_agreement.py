@@ -68,3 +68,9 @@ def test_the_body_is_where_the_signal_is():
     mask = body_mask(voxels)
     assert mask[15, 15, 0]
     assert not mask[2, 2, 0]
+
+
+def test_a_volume_one_voxel_wide_is_measured_along_its_other_axis():
+    line = 3 * IMAGE[:, :1]
+    assert gradient_orientation_agreement(line, line, EVERYWHERE[:, :1]) > 0.5
+    assert not gradient_magnitude(IMAGE[:1, :1]).any()
