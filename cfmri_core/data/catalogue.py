@@ -18,6 +18,7 @@ class Study:
         labels_path: Tissue labels (0 background, 1 fat, 2 fibroglandular) if there are any: a NIfTI file, or
             a folder of breast masks (see `masks`).
         paired: Folders with the same anatomy under other parameters (simulated studies only).
+        changed: Folders with another anatomy of the same patient, and its labels (likewise).
         acquisition: What is known before the scan is read, from a table, a header or a sidecar. Where a
             parameter is known here, it outranks the scan's own header.
         lesion_path: Mask of the lesions on the scan's grid, NIfTI, if there is one.
@@ -28,6 +29,7 @@ class Study:
     scan_path: Path
     labels_path: Path | None = None
     paired: dict[str, Path] = field(default_factory=dict)
+    changed: dict[str, Path] = field(default_factory=dict)
     acquisition: AcquisitionParameters | None = None
     patient_id: str = ""
     lesion_path: Path | None = None

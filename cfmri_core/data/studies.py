@@ -210,10 +210,12 @@ def _kept_slices(slices: NDArray[np.float32]) -> list[int]:
 
 def _dicom_study(folder: Path) -> Study:
     labels = folder / "labels.nii.gz"
-    paired = {path.name: path for path in sorted((folder / "paired").glob("*")) if path.is_dir()}
+    renderings = {path.name: path for path in sorted((folder / "paired").glob("*")) if path.is_dir()}
+    changed = {name: path for name, path in renderings.items() if (path / "labels.nii.gz").is_file()}
+    paired = {name: path for name, path in renderings.items() if name not in changed}
     lesion = folder / "lesion.nii.gz"
     return Study(
-        folder.name, folder / "dicom", labels if labels.exists() else None, paired,
+        folder.name, folder / "dicom", labels if labels.exists() else None, paired, changed,
         lesion_path=lesion if lesion.exists() else None,
     )  # fmt: skip
 

@@ -67,7 +67,7 @@ def anatomy_sections(made: Mapping[str, AnatomyEdits]) -> list[Section]:
 
 def _lesion(client: Client, study: Study, out: Path, progress: Progress) -> AnatomyEdits:
     folder = out / study.subject_id
-    scan, without = read_scan(study.scan_path), read_scan(study.paired[WITHOUT_LESION] / "dicom")
+    scan, without = read_scan(study.scan_path), read_scan(study.changed[WITHOUT_LESION] / "dicom")
     mask = folder / "mask.nii.gz"
     if study.lesion_path is None:
         raise GeometryError(f"{study.subject_id} has no lesion mask.", "Remove the demo's folder, and repeat.")
@@ -96,7 +96,7 @@ def _structure(client: Client, study: Study, out: Path, progress: Progress) -> A
         answer = client.infer(STRUCTURE_EDITOR, upload, params, progress)
         words = f"{change:+.0%} asked"
         images[words], evidence[words] = written_image(answer, folder / f"{name}.nii.gz"), answer.params
-        images[f"{change:+.0%} simulated"] = paired_truth(study.paired[name], scan.volume)
+        images[f"{change:+.0%} simulated"] = paired_truth(study.changed[name], scan.volume)
     return AnatomyEdits(study.subject_id, images, evidence, int((labels.voxels == 2).sum(axis=(0, 1)).argmax()))
 
 

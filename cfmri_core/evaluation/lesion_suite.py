@@ -86,7 +86,7 @@ class LesionSuite:
 
     def evaluate(self, study: Study, with_pictures: bool) -> PatientResult | None:
         """Edit one patient in every way."""
-        if study.lesion_path is None or study.labels_path is None or TWIN not in study.paired:
+        if study.lesion_path is None or study.labels_path is None or TWIN not in study.changed:
             return None
         truth = _read(study)
         if not truth.mask.any():
@@ -155,7 +155,7 @@ class LesionSuite:
 
 
 def _read(study: Study) -> LesionTruth:
-    scan, twin = read_scan(study.scan_path), study.paired[TWIN]
+    scan, twin = read_scan(study.scan_path), study.changed[TWIN]
     mask, breast = read_lesion_mask(study, scan.volume), breast_labels(study, scan.volume)
     clean = read_nifti(Path(twin) / "truth.nii.gz")
     without = read_scan(Path(twin) / "dicom").volume

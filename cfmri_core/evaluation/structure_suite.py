@@ -87,7 +87,7 @@ class StructureSuite:
 
     def evaluate(self, study: Study, with_pictures: bool) -> PatientResult | None:
         """Make and measure every arm for every changed share of one patient."""
-        folders = [folder for folder in study.paired.values() if (folder / "labels.nii.gz").is_file()]
+        folders = list(study.changed.values())
         if study.labels_path is None or not folders:
             return None
         patient = StructurePatient.read(study, self.judge, self.slices)

@@ -91,7 +91,7 @@ def test_the_worst_patient_is_pictured(result):
 
 def test_a_shift_of_far_fat_is_seen(studies, judge):
     patient = StructurePatient.read(studies[0], judge)
-    case = StructureCase.read(patient, studies[0].paired["more"])
+    case = StructureCase.read(patient, studies[0].changed["more"])
     fat = patient.labels.voxels == 1
     brighter = patient.volume.with_voxels(np.where(fat, patient.volume.voxels + 10, patient.volume.voxels))
     means = [patient.volume.voxels[patient.labels.voxels == label].mean() for label in (1, 2)]
