@@ -18,6 +18,8 @@ _MEASURES = {"fat dice": "Dice fat", "fibroglandular dice": "Dice fibroglandular
              "fibroglandular volume_error_percent": "Fibroglandular volume error (%)"}  # fmt: skip
 _LIMITS = (
     "The images are counterfactuals: what is found is about the segmenter as far as the editor can be trusted.",
+    "A patient who was scanned at a value counts there as scanned, with a change of 0: the fewer the others, the "
+    "smaller the mean change.",
     "One parameter is changed at a time; some values do not occur on a scanner with the others.",
     "A drop is a reason to test on scans of that kind, not a measurement of how the segmenter does on them.",
 )

@@ -108,8 +108,9 @@ class StressTest:
             SummaryTable(
                 "worst values",
                 f"Of each parameter, the value with the lowest {METRIC}, parameters with the largest drop first. Mean "
-                "over patients with 95 % interval. The worst of several values is picked on the same patients, so its "
-                "drop tends to look too large; see the corrected tests.",
+                "over patients with 95 % interval; one who was scanned at a value changes by 0 there. The worst of "
+                "several values is picked on the same patients, so its drop tends to look too large; see the corrected "
+                "tests.",
                 ("Parameter", "Worst value", f"Change of {METRIC}", f"{METRIC} there"),
                 rows,
             )
