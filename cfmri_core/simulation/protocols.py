@@ -203,6 +203,23 @@ def draw_source(rng: np.random.Generator, protocol: str, manufacturer: str | Non
     raise RequestError(f"'{protocol}' is not a way to draw sources.", f"Use one of: {DUKE}, {DECORRELATED}.")
 
 
+def maker_of(manufacturer_model: object) -> str | None:
+    """Return the manufacturer of a scanner model, ``None`` for one of no cell."""
+    return _models(None).get(str(manufacturer_model))
+
+
+def with_changes(parameters: AcquisitionParameters, changes: Mapping[str, str | float | None]) -> AcquisitionParameters:
+    """Change parameters; the manufacturer follows its model unless it is given, unknown for a model of no cell.
+
+    Raises:
+        AcquisitionError: A name is not an acquisition parameter, or a value is out of range.
+    """
+    changed = parameters.replaced(changes)
+    if "manufacturer" in changes or changed.manufacturer_model == parameters.manufacturer_model:
+        return changed
+    return changed.replaced({"manufacturer": maker_of(changed.manufacturer_model)})
+
+
 def draw_target(rng: np.random.Generator, source: AcquisitionParameters, target: Target) -> AcquisitionParameters:
     """Draw the parameters of a paired rendering.
 
@@ -217,7 +234,7 @@ def draw_target(rng: np.random.Generator, source: AcquisitionParameters, target:
         RequestError: There is no such target.
     """
     if not isinstance(target, str):
-        return source.replaced(target)
+        return with_changes(source, target)
     if target in (SAME, WITHOUT_LESIONS) or target.startswith(SHARE):
         return source
     if target == OTHER_MANUFACTURER:
@@ -305,9 +322,10 @@ def _other_value(rng: np.random.Generator, limits: tuple[float, float], old: flo
     if old is None:
         return round(float(rng.uniform(low, high)), 3)
     gap = LEAST_SINGLE_CHANGE * (high - low)
-    below, above = max(old - gap - low, 0.0), max(high - (old + gap), 0.0)
+    until, since = min(old - gap, high), max(old + gap, low)
+    below, above = max(until - low, 0.0), max(high - since, 0.0)
     step = float(rng.uniform(0, below + above))
-    return round(low + step if step < below else old + gap + (step - below), 3)
+    return round(low + step if step < below else since + (step - below), 3)
 
 
 def _models(manufacturer: str | None) -> dict[str, str]:

@@ -244,7 +244,10 @@ def _residual_fat(subject: Subject, style: Style, field: float) -> FloatArray:
 
 
 def _averaged_over_thickness(signal: NDArray[np.complex64], thickness_mm: float) -> NDArray[np.complex64]:
-    """Average along the slice axis with a Gaussian profile of that full width, then take every slice."""
+    """Average along the slice axis with a Gaussian profile of that full width, then over the fine slices of each slice.
+
+    A slice is never sharper than the distance of slices, however thin it is said to be.
+    """
     sigma = thickness_mm / 2.355 / FINE_SPACING_MM
     real = gaussian_filter1d(signal.real, sigma, axis=2, mode="nearest")
     imaginary = gaussian_filter1d(signal.imag, sigma, axis=2, mode="nearest")

@@ -26,8 +26,10 @@ from cfmri_core.simulation.protocols import (
     Target,
     draw_source,
     draw_target,
+    maker_of,
     share_change,
     target_list,
+    with_changes,
 )
 from cfmri_core.simulation.scanner import Subject, draw_subject, scanned_labels, scanned_lesions, scans
 from cfmri_core.simulation.series import write_series
@@ -42,6 +44,8 @@ DISCLAIMER = (
 #: Added where it applies.
 LESIONS_NOTE = "Invented: lesions, the swelling around them."
 AGENT_NOTE = "Contrast agent: its relaxivity is measured, its concentration in each tissue invented."
+#: Extent along the body that can be simulated; a breast is about 150 mm long.
+SLAB_MM = (5.0, 400.0)
 #: Each rendering of a subject has noise of its own.
 _NOISE_SEED_STEP = 1_000_003
 
@@ -94,10 +98,16 @@ def simulate_dataset(
         The study folders.
 
     Raises:
-        RequestError: No subject is asked for, or ``root`` holds subjects of another seed or plan.
+        RequestError: No subject is asked for, seed or extent is out of range, or ``root`` holds subjects of another
+            seed or plan.
     """
     if subjects < 1:
         raise RequestError(f"{subjects} subjects asked for.", "Give at least 1.")
+    if seed < 0:
+        raise RequestError(f"The seed is {seed}.", "Give 0 or more.")
+    low, high = SLAB_MM
+    if not low <= plan.slab_mm <= high:
+        raise RequestError(f"A slab of {plan.slab_mm:g} mm is asked for.", f"Give {low:g} to {high:g} mm.")
     setting = setting_named(plan.setting)
     description = {**_declared(setting, plan), "protocol": plan.protocol, "seed": seed, "plan": _signature(plan)}
     _require_same_plan(root, description)
@@ -153,8 +163,9 @@ def simulate_study(folder: Path, seed: int, plan: StudyPlan) -> Path:
     """
     rng = np.random.default_rng((seed, 5))
     setting = setting_named(plan.setting)
-    manufacturer = plan.changes.get("manufacturer")
-    parameters = draw_source(rng, plan.protocol, str(manufacturer) if manufacturer else None).replaced(plan.changes)
+    manufacturer = plan.changes.get("manufacturer") or maker_of(plan.changes.get("manufacturer_model"))
+    drawn = draw_source(rng, plan.protocol, str(manufacturer) if manufacturer else None)
+    parameters = with_changes(drawn, plan.changes)
     targets = target_list(plan.paired)
     kept = {name: getattr(parameters, name) for name in plan.kept}
     wanted = {name: draw_target(rng, parameters, target).replaced(kept) for name, target in targets.items()}

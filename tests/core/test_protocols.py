@@ -106,6 +106,21 @@ def test_targets_by_name():
     assert draw_target(rng, source, "duke") != draw_target(rng, source, "decorrelated")
 
 
+def test_the_manufacturer_follows_its_model():
+    rng, source = np.random.default_rng(8), PRESETS["ge-hdx-3t"]
+    assert draw_target(rng, source, {"manufacturer_model": "Avanto"}).manufacturer == "SIEMENS"
+    assert draw_target(rng, source, {"manufacturer_model": "Avanto", "manufacturer": "Other"}).manufacturer == "Other"
+    assert draw_target(rng, source, {"manufacturer_model": "Ingenia"}).manufacturer is None
+
+
+@pytest.mark.parametrize("old", [0.5, 5.0])
+def test_a_single_target_lies_in_the_range_wherever_the_source_lies(old):
+    rng, source = np.random.default_rng(9), PRESETS["ge-hdx-3t"].replaced({"echo_time_ms": old})
+    low, high = RANGES["echo_time_ms"]
+    drawn = [draw_target(rng, source, "single:echo_time_ms").echo_time_ms for _ in range(50)]
+    assert low <= min(drawn) <= max(drawn) <= high
+
+
 @pytest.mark.parametrize("target", ["nonsense", "single:", "single:manufacturer", "single:echo"])
 def test_unknown_targets_are_refused(target):
     with pytest.raises(RequestError, match="'"):

@@ -105,6 +105,23 @@ def test_an_unknown_target_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("slab_mm", [float("nan"), -5.0, 0.0, 1e9])
+def test_an_extent_that_cannot_be_is_refused(tmp_path, slab_mm):
+    with pytest.raises(RequestError, match="slab"):
+        simulate_dataset(tmp_path, 1, 1, StudyPlan(slab_mm=slab_mm))
+
+
+def test_a_seed_below_zero_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="seed"):
+        simulate_dataset(tmp_path, 1, -3, PLAN)
+
+
+def test_a_fixed_scanner_model_has_its_own_manufacturer(tmp_path):
+    folder = simulate_study(tmp_path / "sub-0001", 1, StudyPlan(changes={"manufacturer_model": "Avanto"}, slab_mm=6))
+    parameters = paired_parameters(folder)
+    assert (parameters.manufacturer, parameters.manufacturer_model) == ("SIEMENS", "Avanto")
+
+
 def test_no_subject_is_refused(tmp_path):
     with pytest.raises(RequestError, match="0 subjects"):
         simulate_dataset(tmp_path, 0, 1, PLAN)
@@ -184,6 +201,12 @@ def test_a_changed_share_is_the_same_subject_under_the_same_protocol(tmp_path):
         (read_nifti(one / "labels.nii.gz").voxels == 2).sum() for one in (folder, folder / "paired" / "more")
     )
     assert after == pytest.approx(1.2 * before, rel=0.03)
+
+
+def test_a_rendering_of_another_anatomy_is_no_pair_of_the_scan(tmp_path):
+    simulate_dataset(tmp_path, 1, 77, StudyPlan(paired={"more": "share:0.2", "again": "same"}, slab_mm=6))
+    (study,) = list_studies(tmp_path)
+    assert (list(study.paired), list(study.changed)) == (["again"], ["more"])
 
 
 LESIONED = StudyPlan(paired={"without-lesion": "without-lesions"}, lesions=1, enhanced=True, slab_mm=16)
