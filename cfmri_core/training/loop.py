@@ -102,7 +102,7 @@ def train(
         keeper.kept_step = state.step
         progress(state.step, schedule.iterations, _told(f"goes on after step {state.step}", state, keeper))
     require_same_step(state.step)
-    writer = SummaryWriter(str(output / "events"), purge_step=state.step)
+    writer = SummaryWriter(str(output / "events"), purge_step=state.step + 1)  # the first step that is written again
     started, first = time.monotonic(), state.step
     while state.step < schedule.iterations:
         value = _one_step(state, loss, schedule)
@@ -115,7 +115,8 @@ def train(
         elif keeper.is_due():
             keeper.keep()
         left = (time.monotonic() - started) / max(1, state.step - first) * (schedule.iterations - state.step)
-        message = f"loss {value:.4f}, best {state.best_score:.4f}, {left:.0f} s left"
+        best = f"best {state.best_score:.4f}, " if state.best else ""
+        message = f"loss {value:.4f}, {best}{left:.0f} s left"
         progress(state.step, schedule.iterations, _told(message, state, keeper, value))
     writer.close()
     if not state.best:  # it was stopped before the first validation, and goes on to no later step than that

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from cfmri_core.errors import Cancelled, CheckpointError, ModelOutputError
@@ -55,6 +56,7 @@ def test_steps_tell_their_numbers_and_what_is_kept(tmp_path):
     assert len(steps) == 40
     assert steps[0].loss > 0
     assert (steps[8].best_score, steps[8].kept_step) == (None, 0)
+    assert "inf" not in steps[8]
     assert steps[9].best_score > 0
     assert [told.kept_step for told in steps[9:20]] == [10] * 10 + [20]
     assert steps[9].startswith(f"loss {steps[9].loss:.4f}, best {steps[9].best_score:.4f}")
@@ -77,6 +79,20 @@ def test_between_validations_a_checkpoint_is_kept_now_and_then(tmp_path, monkeyp
     train(again, loss, validate, tmp_path / "killed", SCHEDULE, resume=True, progress=lambda *one: told.append(one))
     assert told[0] == (7, 40, "goes on after step 7")
     assert torch.equal(again.weight, whole.weight)
+
+
+def test_the_curves_of_a_resumed_run_are_whole(tmp_path):
+    def killed(step, total, message):
+        if step == 25:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        train(network(), loss, validate, tmp_path, SCHEDULE, progress=killed)
+    train(network(), loss, validate, tmp_path, SCHEDULE, resume=True)
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 41))
+    assert [event.step for event in events.Scalars("validation/score")] == [10, 20, 30, 40]
 
 
 def test_resume_without_a_checkpoint_starts_anew(tmp_path):
