@@ -91,15 +91,15 @@ with RunFolder(Path({str(stopped.path)!r})).held():
 
 
 def test_the_digest_of_the_data_follows_images_sidecars_and_labels(tmp_path):
-    files = [tmp_path / name for name in ("a.nii.gz", "a.json", "labels.nii.gz")]
+    files = [tmp_path / name for name in ("a.nii.gz", "a.json", "labels.nii.gz", "lesion.nii.gz")]
     for file in files:
         file.write_text("1")
-    studies = [Study("a", files[0], files[2])]
+    studies = [Study("a", files[0], files[2], lesion_path=files[3])]
     seen = {data_digest(studies), data_digest([Study("a", files[0])]), data_digest([*studies, Study("b", files[0])])}
     for file in files:
         os.utime(file, ns=(0, 0))
         seen.add(data_digest(studies))
-    assert len(seen) == 6
+    assert len(seen) == 7
     assert data_digest(studies) == data_digest(list(studies))
 
 

@@ -121,7 +121,7 @@ class RunFolder:
 
 
 def data_digest(studies: Sequence[Study]) -> str:
-    """Return what changes when a study is added, removed or written again, or its labels or sidecar are.
+    """Return what changes when a study is added, removed or written again, or its labels, lesion mask or sidecar are.
 
     Sizes and times of files are compared, not their content: a training may read a thousand volumes.
     """
@@ -132,7 +132,7 @@ def _traces(studies: Sequence[Study]) -> Iterator[str]:
     for study in studies:
         yield study.subject_id
         sidecar = study.scan_path.with_name(study.scan_path.name.split(".nii")[0] + ".json")
-        for path in (study.scan_path, sidecar, study.labels_path):
+        for path in (study.scan_path, sidecar, study.labels_path, study.lesion_path):
             files = sorted(path.rglob("*")) if path is not None and path.is_dir() else [path]
             for file in files:
                 if file is not None and file.is_file():
