@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -31,3 +33,17 @@ def test_the_nearest_labelled_case_counts():
     values = distances_to_nearest([like_ge, SIEMENS], [GE, SIEMENS])
     np.testing.assert_allclose(values, [2 / 5 / 8, 0])
     np.testing.assert_array_equal(distances_to_nearest([GE, SIEMENS], []), [1, 1])
+
+
+def test_what_is_unknown_counts_alike_among_many_cases():
+    cases = [GE, AcquisitionParameters(), GE.replaced({"manufacturer": None, "echo_time_ms": None})]
+    np.testing.assert_array_equal(distances_to_nearest(cases, [GE]), [acquisition_distance(case, GE) for case in cases])
+    np.testing.assert_array_equal(distances_to_nearest(cases, [AcquisitionParameters()]), [0.5, 0, 3 / 8])
+
+
+def test_a_full_datastore_is_compared_at_once():
+    cases = [GE.replaced({"echo_time_ms": 1 + number / 1000}) for number in range(3000)]
+    started_s = time.thread_time()
+    values = distances_to_nearest(cases[1::2], cases[::2])
+    assert time.thread_time() - started_s < 3  # pair by pair it takes over half a minute
+    np.testing.assert_allclose(values, values[0])
