@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -44,6 +45,10 @@ def checksum(server):
     return server.http.get("/model/info/tissue_segmenter").json()["checksum"]
 
 
+def last_event(state):
+    return json.loads((state / "audit" / "audit.jsonl").read_text().splitlines()[-1])
+
+
 def test_the_shipped_model_is_version_0(server, models):
     listed = server.http.get("/models/iap_predictor").json()
     assert (listed["kind"], listed["in_use"], listed["candidate"]) == ("iap_predictor", 0, None)
@@ -83,5 +88,9 @@ def test_a_model_that_was_not_published_waits_and_can_be(server, state, trained)
     listed = server.http.post("/models/tissue_segmenter/publish").json()
     assert (listed["in_use"], listed["candidate"]) == (1, None)
     assert listed["versions"][1]["sha256"] == waiting["sha256"]
+    in_use = {"model": "tissue_segmenter", "kind": "segmenter", "sha256": waiting["sha256"]}
+    assert (last_event(state)["action"], last_event(state)["in_use"]) == ("publish model", in_use)
     server.http.post("/models/tissue_segmenter/rollback")
+    in_use["sha256"] = listed["versions"][0]["sha256"]
+    assert (last_event(state)["action"], last_event(state)["in_use"]) == ("roll back model", in_use)
     assert server.http.get("/models/tissue_segmenter").json()["candidate"]["sha256"] == waiting["sha256"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
@@ -13,6 +13,7 @@ from monailabel.interfaces.utils.app import app_instance
 from cfmri_core.errors import CfmriError
 from cfmri_core.models.companion import weights_sha256
 from cfmri_core.models.model_folder import locate_model
+from cfmri_server.audit_trail import noted
 
 router = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))])
 list_router = APIRouter(dependencies=[Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))])
@@ -33,18 +34,26 @@ def list_versions(model: str) -> dict[str, Any]:
 
 
 @router.post("/models/{model}/rollback", tags=["Models"])
-def roll_back(model: str) -> dict[str, Any]:
+def roll_back(request: Request, model: str) -> dict[str, Any]:
     """Make the model that was in use before the current one the one in use again."""
     task = app_instance().train_task(model)
     task.models.store.roll_back(task.kind)
-    return list_versions(model)
+    return _switched(request, model)
 
 
 @router.post("/models/{model}/publish", tags=["Models"])
-def publish(model: str) -> dict[str, Any]:
+def publish(request: Request, model: str) -> dict[str, Any]:
     """Make the model of the last training the one in use, though the comparison was against it."""
     app_instance().train_task(model).publish_candidate()
-    return list_versions(model)
+    return _switched(request, model)
+
+
+def _switched(request: Request, model: str) -> dict[str, Any]:
+    """List the versions, and note for the audit log which weights are in use from now on."""
+    listed = list_versions(model)
+    sha256 = next((version["sha256"] for version in listed["versions"] if version["in_use"]), None)
+    noted(request.scope)["in_use"] = {"model": model, "kind": listed["kind"], "sha256": sha256}
+    return listed
 
 
 def _shipped_sha256(kind: str) -> str | None:
