@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from cfmri_server.archive_datastore import ArchiveDatastore
 from cfmri_server.problem import FieldError, NotFoundError
@@ -40,6 +41,7 @@ def archive(tmp_path):
     return SimpleNamespace(
         series=series,
         outbox=Outbox(tmp_path / "outbox"),
+        is_fetched=lambda uid: uid == UID,
         fetched=lambda _uid, _progress=None: tmp_path / "series",
         forget=lambda _uid: None,
     )
@@ -86,3 +88,14 @@ def test_deleting_drops_copy_and_labels_and_the_series_stays_listed(datastore, t
     assert list((tmp_path / "datastore").rglob(f"{UID}*")) == []
     with pytest.raises(NotFoundError):
         datastore.remove_image("1.2.9")
+
+
+def test_a_patient_is_known_by_more_than_the_series(datastore, tmp_path):
+    assert datastore.patient_of("uploaded") == ""
+    header = pydicom.dcmread(min((tmp_path / "series").iterdir()))
+    assert datastore.patient_of(UID) == header.PatientID != ""
+    for file in (tmp_path / "series").iterdir():
+        header = pydicom.dcmread(file)
+        header.PatientID = ""
+        header.save_as(file)
+    assert datastore.patient_of(UID) == header.StudyInstanceUID

@@ -42,7 +42,11 @@ def trainer(tmp_path):
 
 
 def run(trainer, studies, **options):
-    return trainer({**ONE_EPOCH, **options}, SimpleNamespace(_datastore_path=str(studies)))
+    return trainer({**ONE_EPOCH, **options}, datastore_of(studies))
+
+
+def datastore_of(studies, patient=""):
+    return SimpleNamespace(_datastore_path=str(studies), patient_of=lambda image_id: patient)
 
 
 def in_use(trainer):
@@ -62,6 +66,12 @@ def test_a_worse_model_is_kept_but_not_published(trainer, studies, trained_on):
     published = trainer.publish_candidate()
     assert in_use(trainer) == published.sha256 != shipped
     assert trainer.candidate() is None
+
+
+def test_images_of_one_patient_are_never_trained_on_and_judged_by(trainer, studies, trained_on):
+    done = trainer(ONE_EPOCH, datastore_of(studies, patient="P1"))
+    assert "Too few patients" in done["message"]
+    assert trained_on == [({"P1"}, set())]
 
 
 def test_a_training_beside_another_changes_nothing(trainer, studies):
@@ -125,7 +135,7 @@ def test_predictor_and_editor_train_too(trainer_class, studies, tmp_path, monkey
     monkeypatch.setattr(model_trainer, "STEPS_PER_EPOCH", 2)
     trainer = trainer_class(ServedModels(StateFolder(tmp_path)))
     request = {"epochs": 1, "publish": "always", "device": "cpu"}
-    done = trainer(request, SimpleNamespace(_datastore_path=str(studies)))
+    done = trainer(request, datastore_of(studies))
     assert (done["state"], done["published"]) == ("done", True)
     assert "Too few patients" in done["message"]  # two: training takes both
     said = "method fast, used where none is named, is not changed" in done["message"]

@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
+from cfmri_core.dicom.parser import parse_header, text_of
 from cfmri_core.dicom.read import read_series
 from cfmri_core.dicom.segmentation import AUTOMATIC, SEMIAUTOMATIC, write_segmentation
 from cfmri_core.errors import DicomReadError, GeometryError
@@ -63,6 +64,13 @@ class ArchiveDatastore(ContainedDatastore):
     def origin(self, image_id: str) -> dict[str, str]:
         """Return the series a result was made from, so that it can be stored beside it."""
         return {"source_image": image_id}
+
+    def patient_of(self, image_id: str) -> str:
+        """Return the PatientID of a fetched series, or its study where it has none: a patient has several series."""
+        if not self.archive.is_fetched(image_id):
+            return ""
+        header, _ = parse_header(min(self.archive.fetched(image_id).iterdir()))
+        return text_of(header, "PatientID") or text_of(header, "StudyInstanceUID") or ""
 
     def queue_segmentation(self, image_id: str, labels: Volume, made_by: str) -> str:
         """Queue labels of an archived image as a DICOM SEG, and return its series."""

@@ -64,6 +64,10 @@ class ContainedDatastore(LocalDatastore):
         """Return what a result notes of the image it was made from: nothing, as the id may be a patient's name."""
         return {}
 
+    def patient_of(self, image_id: str) -> str:  # noqa: ARG002 - for those that know more than names
+        """Return whose image it is; an empty text where its name alone tells."""
+        return ""
+
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Store an image under a new id, in this folder only; ``acquisition`` of its info becomes its sidecar.
 

@@ -7,7 +7,7 @@ import re
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -162,15 +162,16 @@ class ModelTrainer(TrainTask, Generic[Params]):
         params = known_params(self.schema, request)
         folder = RunFolder(self._folder / "run")
         with folder.held():  # outside of what tells of a failure: the file is that of the training that runs
-            return self._run(params, folder, Path(datastore._datastore_path))  # type: ignore[attr-defined]
+            return self._run(params, folder, datastore)
 
-    def _run(self, params: Params, folder: RunFolder, data: Path) -> dict[str, Any]:
+    def _run(self, params: Params, folder: RunFolder, datastore: Datastore) -> dict[str, Any]:
+        data = Path(datastore._datastore_path)  # type: ignore[attr-defined]
         epochs = params.epochs or self.default_epochs
         file = self.models.state.progress_file(self.model)
         report: ProgressFile | None = None
         studies: Sequence[Study] = ()
         try:
-            studies = self.usable(_listed(data))
+            studies = self.usable(_listed(data, datastore))
             training, held_back = hold_back(studies, self._folder / "held_back.json", self.least_patients)
             goes_on = folder.begin(self._identity(params, epochs, training), resume=params.resume)
             report = ProgressFile(file, self.model, epochs, goes_on=goes_on)
@@ -218,12 +219,16 @@ class ModelTrainer(TrainTask, Generic[Params]):
         logger.info("Trained a %s, published: %s", self.model, wanted)
 
 
-def _listed(data: Path) -> list[Study]:
+def _listed(data: Path, datastore: Datastore) -> list[Study]:
     """List the studies of the datastore; why there is none may name patients of a table, and is not told."""
     try:
-        return list_studies(data)
+        studies = list_studies(data)
     except CfmriError as error:
         raise RequestError("The datastore holds no study to train on.", "Add images first.") from error
+    patients = [datastore.patient_of(study.subject_id) for study in studies]  # type: ignore[attr-defined]
+    return [
+        replace(study, patient_id=patient or study.patient_id) for study, patient in zip(studies, patients, strict=True)
+    ]
 
 
 def _nameless(text: str, studies: Sequence[Study]) -> str:
