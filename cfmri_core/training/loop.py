@@ -153,8 +153,13 @@ class _State:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic_file(path) as partial:
-            torch.save(content, partial)
+        with atomic_file(path) as partial, partial.open("wb") as stream:
+            try:
+                torch.save(content, stream)
+            except RuntimeError as error:  # torch says of a full disk only that positions differ
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def restore(self, path: Path) -> bool:
         """Take over what `save` wrote; ``False`` if there is nothing."""

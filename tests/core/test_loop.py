@@ -1,11 +1,13 @@
 import dataclasses
+import resource
+import signal
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from cfmri_core.errors import Cancelled, CheckpointError, ModelOutputError
+from cfmri_core.errors import Cancelled, CheckpointError, ModelOutputError, ResourceError
 from cfmri_core.training import loop
 from cfmri_core.training.loop import Schedule, learning_rate, train
 
@@ -93,6 +95,20 @@ def test_the_curves_of_a_resumed_run_are_whole(tmp_path):
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 41))
     assert [event.step for event in events.Scalars("validation/score")] == [10, 20, 30, 40]
+
+
+def test_a_disk_that_takes_no_more_of_a_checkpoint_is_told(tmp_path):
+    net = network()
+    state = loop._State(net, net, torch.optim.AdamW(net.parameters()))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1][1]))
+    try:
+        with pytest.raises(ResourceError, match=r"checkpoint\.pt: File too large"):
+            state.save(tmp_path / "checkpoint.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before[1])
+        signal.signal(signal.SIGXFSZ, before[0])
+    assert not list(tmp_path.iterdir())
 
 
 def test_resume_without_a_checkpoint_starts_anew(tmp_path):
