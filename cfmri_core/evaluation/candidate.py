@@ -120,7 +120,7 @@ def compare(
     measure = _MEASURES[kind]
     models = [measure.load(folder, device) for folder in (candidate, current) if folder is not None]
     obstacle = measure.obstacle(*models) if len(models) > 1 else ""
-    obstacle = obstacle if studies else "Too few patients to hold any back for a comparison"
+    obstacle = obstacle if studies else "Too few patients that no training has seen to hold any back for a comparison"
     if obstacle:
         return Comparison(metric=measure.metric, higher_is_better=measure.higher_is_better, obstacle=obstacle)
     scores: list[list[float]] = []

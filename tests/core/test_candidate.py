@@ -89,7 +89,7 @@ def test_the_first_model_of_a_kind_has_nothing_to_be_worse_than(studies, untrain
 def test_without_held_back_studies_nothing_is_known(untrained):
     comparison = compare("segmenter", untrained / "segmenter", untrained / "segmenter", [])
     assert not comparison.is_good_enough
-    assert "Too few patients" in str(comparison)
+    assert "Too few patients that no training has seen" in str(comparison)
 
 
 def test_editors_of_other_image_sizes_are_not_compared(tmp_path, studies, untrained):
