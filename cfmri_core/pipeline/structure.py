@@ -71,6 +71,8 @@ class StructureRequest:
             raise RequestError(f"delta is {self.delta}.", f"Give {LARGEST_DECREASE} to {LARGEST_INCREASE}.")
         if self.method not in METHODS:
             raise RequestError(f"'{self.method}' is not a method.", f"Use one of: {', '.join(STRUCTURE_METHODS)}.")
+        if self.seed < 0:
+            raise RequestError(f"seed is {self.seed}.", "Give a whole number from 0.")
         if not 1 <= self.rounds <= MOST_ROUNDS:
             raise RequestError(f"rounds is {self.rounds}.", f"Give 1 to {MOST_ROUNDS}.")
 
@@ -82,7 +84,9 @@ class StructureRequest:
         """
         change = self.delta if self.delta is not None else float(self.fgt_fraction or 0.0) / present - 1
         if not LARGEST_DECREASE <= change <= LARGEST_INCREASE:
-            lowest, highest = (present * (1 + limit) for limit in (LARGEST_DECREASE, LARGEST_INCREASE))
+            # Rounded inwards, so that both ends are accepted.
+            lowest = max(LEAST_SHARE, math.ceil(1000 * present * (1 + LARGEST_DECREASE)) / 1000)
+            highest = min(GREATEST_SHARE, math.floor(1000 * present * (1 + LARGEST_INCREASE)) / 1000)
             raise RequestError(
                 f"A share of {self.fgt_fraction} changes this breast's {present:.3f} by {100 * change:+.0f} %.",
                 f"Give {lowest:.3f} to {highest:.3f}.",

@@ -1,6 +1,7 @@
 """The structure counterfactual of a volume."""
 
 import math
+import re
 
 import glands
 import numpy as np
@@ -86,6 +87,7 @@ def test_a_share_that_is_not_reached_is_said(source, editor):
         {"fgt_fraction": float("nan")},
         {"delta": 0.1, "method": "magic"},
         {"delta": 0.1, "rounds": 0},
+        {"delta": 0.1, "seed": -1},
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(request_):
@@ -96,6 +98,14 @@ def test_what_cannot_be_asked_for_is_refused(request_):
 def test_a_share_too_far_from_this_breast_names_what_is_near_enough(source, editor):
     with pytest.raises(RequestError, match=r"changes this breast's 0\.\d+ by .*Give 0\.\d+ to 0\.\d+"):
         edited(source, editor, fgt_fraction=0.6)
+
+
+@pytest.mark.parametrize("present", [0.1036, 0.1501, 0.0149, 0.7])
+def test_the_shares_that_a_refusal_names_are_accepted(present):
+    with pytest.raises(RequestError) as caught:
+        StructureRequest(fgt_fraction=0.8 if present < 0.4 else 0.01).ratio(present)
+    for share in re.findall(r"0\.\d+", caught.value.hint):
+        StructureRequest(fgt_fraction=float(share)).ratio(present)
 
 
 def test_a_volume_without_a_breast_is_refused(source, monkeypatch):
