@@ -65,6 +65,8 @@ def read_nifti(path: Path) -> Volume:
     """
     path = Path(path)
     with _nifti_errors(path):
+        if path.exists() and not is_nifti_path(path):
+            raise DicomReadError(f"{path}: not a NIfTI file.", "Give a .nii or .nii.gz.")
         image = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Image):
             raise DicomReadError(f"{path}: not a NIfTI file.")

@@ -113,6 +113,13 @@ def refusal_of(path):
     return ""
 
 
+@pytest.mark.parametrize("name", ["mask.nrrd", "segmentation.dcm", "series"])
+def test_another_format_is_called_that(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir() if name == "series" else path.write_bytes(b"NRRD0005\n")
+    assert refusal_of(path) == f"{path}: not a NIfTI file. Give a .nii or .nii.gz."
+
+
 def test_absent_file_and_huge_dimensions_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DicomReadError, match="no such file"):
         read_nifti(tmp_path / "no.nii.gz")
