@@ -125,6 +125,15 @@ def test_an_existing_output_is_never_replaced(cfmri, series, models, tmp_path):
     assert kept.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["o.json", "o_evidence.json"])
+def test_what_would_be_written_beside_an_image_is_not_replaced_either(cfmri, series, models, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    outcome = cfmri("edit", series, tmp_path / "o.nii.gz", "--preset", "siemens-trio-3t")
+    assert outcome.code == 2
+    assert f"{tmp_path / name} exists already" in outcome.err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_the_current_folder_is_refused_with_a_folder_that_would_do(cfmri, series, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = cfmri("edit", series, ".", "--preset", "siemens-trio-3t", "--uncertainty", "2")
