@@ -40,6 +40,8 @@ from cfmri_core.volume import Volume
 _FRAME_PIXELS = 4
 #: Number of the draw that fills the region of a `palette` patch; no run draws so often.
 _FILLING_DRAW = 1_000_000
+#: Share of the asked region outside of the breast from which on that is said.
+_MUCH_OUTSIDE = 0.1
 #: Width of the shell around the asked region whose mean the contrast is measured against, in mm.
 _SHELL_MM = 6.0
 
@@ -109,7 +111,11 @@ def edit_lesion(
         "region_sha256": hashlib.sha256(np.packbits(asked.inside).tobytes()).hexdigest(),
         "slices": [work.first, work.first + len(work.images)],
         "slice_axis": "ijk"[work.stack.slice_axis],
-        "warnings": [*(support.warnings if support else ()), *support_warnings(factual, factual, editor.spec)],
+        "warnings": [
+            *(support.warnings if support else ()),
+            *support_warnings(factual, factual, editor.spec),
+            *_placement_warnings(asked, breast),
+        ],
         **({"support": support.to_json()} if support else {}),
         **_measured(volume, voxels, asked, region, breast),
         "elapsed_s": round(time.monotonic() - started, 2),
@@ -317,6 +323,13 @@ def _provenance(
         "requested": factual.as_dict(),
         "changes": {},
     }
+
+
+def _placement_warnings(asked: AskedRegion, breast: BoolArray) -> list[str]:
+    outside = float((~breast[asked.inside]).mean())
+    if outside < _MUCH_OUTSIDE:
+        return []
+    return [f"region: {100 * outside:.0f} % of it lies outside of the breast that was found, where nothing changes."]
 
 
 def _measured(

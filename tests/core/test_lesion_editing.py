@@ -56,6 +56,16 @@ def test_mask_box_and_removal_differ_and_the_seed_decides():
     assert box.evidence["asked"]["given_as"] == "box"
 
 
+def test_a_region_that_lies_partly_outside_of_the_breast_is_said_to():
+    volume, asked, request = scan_without(), AskedRegion(lesion_mask(), is_box=False), LesionRequest(steps=1)
+    breast = breast_mask(volume, None)
+    whole = edit_lesion(volume, SHOWN, asked, request, lesion_editor(), breast).evidence["warnings"]
+    breast[9:] = False
+    half = edit_lesion(volume, SHOWN, asked, request, lesion_editor(), breast).evidence["warnings"]
+    assert not any("region" in warning for warning in whole)
+    assert "region: 50 % of it lies outside of the breast" in half[-1]
+
+
 def test_the_grid_may_lie_in_any_way(monkeypatch):
     volume = scan_without()
     turned = dataclasses.replace(
