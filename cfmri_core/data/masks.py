@@ -54,13 +54,13 @@ def read_tissue_masks(folder: Path, scan: Volume) -> Volume:
     return scan.with_voxels(np.where(inside, 1 + (dense.voxels > 0), 0).astype(np.uint8))
 
 
-def on_grid(mask: Volume, scan: Volume, path: Path) -> Volume:
+def on_grid(mask: Volume, scan: Volume, path: Path | str) -> Volume:
     """Put a mask on a scan's grid without interpolation: axes are permuted and turned, cropped margins become 0.
 
     Args:
         mask: Labels, 0 outside.
         scan: Where to put them.
-        path: Named in the error.
+        path: What the error calls it.
 
     Raises:
         RequestError: The mask's voxels are not the scan's, or some that are not 0 lie outside it.
@@ -128,7 +128,7 @@ def _named(path: Path, image: sitk.Image, word: str, layers: NDArray[np.generic]
     return np.asarray(layers[..., layer] == label)
 
 
-def _another_grid(mask: Volume, scan: Volume, path: Path) -> RequestError:
+def _another_grid(mask: Volume, scan: Volume, path: Path | str) -> RequestError:
     return RequestError(
         f"{path} lies on another grid than its scan: {_grid(mask)} against {_grid(scan)}.",
         "It was drawn on another series, or its geometry was lost. Replace it or move it away.",

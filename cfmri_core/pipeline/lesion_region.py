@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, binary_fill_holes, distance_transform_edt
 
 from cfmri_core.data.lesion_scans import body
+from cfmri_core.data.masks import on_grid
 from cfmri_core.errors import CheckpointError, RequestError
 from cfmri_core.models.model_folder import locate_model
 from cfmri_core.models.segmenter import Segmenter
@@ -36,17 +37,12 @@ class AskedRegion:
 
     @classmethod
     def of_mask(cls, mask: Volume, volume: Volume) -> AskedRegion:
-        """Take a mask on the scan's grid; every value but 0 counts.
+        """Take a mask on the scan's voxels, its axes in any order and direction, cropped or not; all but 0 counts.
 
         Raises:
             RequestError: It lies on another grid, or is empty.
         """
-        if not mask.has_same_grid(volume, tolerance_mm=0.1):
-            raise RequestError(
-                f"The mask of shape {mask.shape} is not on the grid of the scan of shape {volume.shape}.",
-                "Draw it on the scan, or resample it first.",
-            )
-        inside = np.asarray(mask.voxels) != 0
+        inside = on_grid(mask.with_voxels(np.asarray(mask.voxels) != 0), volume, "The mask").voxels
         if not inside.any():
             raise RequestError("The mask is empty.", "Mark at least one voxel.")
         return cls(inside, is_box=False)

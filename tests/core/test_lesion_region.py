@@ -37,8 +37,20 @@ def test_an_empty_mask_and_one_of_another_grid_are_refused():
     volume = breast(1)
     with pytest.raises(RequestError, match="empty"):
         AskedRegion.of_mask(volume.with_voxels(np.zeros(volume.shape, np.uint8)), volume)
-    with pytest.raises(RequestError, match="not on the grid"):
+    with pytest.raises(RequestError, match="The mask lies on another grid than its scan"):
         AskedRegion.of_mask(Volume(np.ones(volume.shape, np.uint8), np.eye(4)), volume)
+
+
+def test_a_mask_stored_the_other_way_round_or_cropped_lies_where_it_was_drawn():
+    """As converters turn rows, and as an editor crops what it exports."""
+    volume = breast(1)
+    turned = volume.affine @ np.diag([1, -1, 1, 1])
+    turned[:3, 3] += volume.affine[:3, 1] * (volume.shape[1] - 1)
+    moved = volume.affine.copy()
+    moved[:3, 3] += volume.affine[:3, 0] * 3
+    for voxels, affine in ((lesion_mask()[:, ::-1], turned), (lesion_mask()[3:], moved)):
+        asked = AskedRegion.of_mask(Volume(np.ascontiguousarray(voxels), affine), volume)
+        assert np.array_equal(asked.inside, lesion_mask())
 
 
 def test_only_the_breast_may_change():
