@@ -56,10 +56,10 @@ def lesion(
         result = edit_lesion(
             scan.volume, scan.acquisition.parameters, asked, request, editor, breast, support=support, progress=progress
         )
-    written = write_anatomy_edit(output, scan, result.volume, result.evidence)
-    for warning in result.evidence["warnings"]:
+    evidence = write_anatomy_edit(output, scan, result.volume, result.evidence)
+    for warning in evidence["warnings"]:
         warn(warning)
-    emit(result.evidence, json, _summary(result, written))
+    emit(evidence, json, _summary(result, output))
 
 
 def parse_box(text: str) -> tuple[int, ...]:

@@ -54,10 +54,10 @@ def structure(
         result = edit_structure(
             scan.volume, scan.acquisition.parameters, request, editor, support=support, progress=progress
         )
-    written = write_anatomy_edit(output, scan, result.volume, result.evidence)
-    for warning in result.evidence["warnings"]:
+    evidence = write_anatomy_edit(output, scan, result.volume, result.evidence)
+    for warning in evidence["warnings"]:
         warn(warning)
-    emit(result.evidence, json, _summary(result, written))
+    emit(evidence, json, _summary(result, output))
 
 
 def _summary(result: Counterfactual, written: Path) -> str:

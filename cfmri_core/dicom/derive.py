@@ -116,8 +116,15 @@ class PixelScale:
 
     def store(self, voxels: NDArray[Any]) -> NDArray[np.uint16]:
         """Return the nearest stored values, shape of the voxels."""
-        stored = np.rint((voxels.astype(np.float64) - self.intercept) / self.slope)
-        return np.asarray(np.clip(stored, 0, 65535), dtype="<u2")
+        return np.asarray(np.clip(self._exact(voxels), 0, 65535), dtype="<u2")
+
+    def beyond(self, voxels: NDArray[Any]) -> int:
+        """Return how many voxels have no stored value, so that `store` gives them the last one."""
+        exact = self._exact(voxels)
+        return int(((exact < 0) | (exact > 65535)).sum())
+
+    def _exact(self, voxels: NDArray[Any]) -> NDArray[np.float64]:
+        return np.asarray(np.rint((voxels.astype(np.float64) - self.intercept) / self.slope))
 
 
 def _window(voxels: NDArray[Any], least_width: float) -> tuple[float, float]:

@@ -117,18 +117,26 @@ def write_counterfactual(
     return output
 
 
-def write_anatomy_edit(output: Path, scan: Scan, volume: Volume, evidence: Mapping[str, Any]) -> Path:
+def write_anatomy_edit(output: Path, scan: Scan, volume: Volume, evidence: Mapping[str, Any]) -> Mapping[str, Any]:
     """Write a scan whose anatomy was edited; what was not changed keeps the source's stored values.
 
-    Args, result, errors: As `write_counterfactual`; the parameters are the source's own.
+    Args, errors: As `write_counterfactual`; the parameters are the source's own.
+
+    Returns:
+        The evidence as written: it warns of voxels brighter than the source's 16 bits can hold.
     """
     output = Path(output)
     factual = scan.acquisition.parameters
     if is_nifti_path(output):
-        return write_counterfactual(output, scan, volume, factual, evidence)
+        write_counterfactual(output, scan, volume, factual, evidence)
+        return evidence
     series = _require_series(output, scan)
     scale = PixelScale.of_source(series, volume.voxels)
-    return write_derived_series(output, series, volume, factual, evidence, scale)
+    if beyond := scale.beyond(volume.voxels):
+        text = f"range: {beyond} voxels lie beyond the source's 16 bits and were cut to them; NIfTI keeps their values."
+        evidence = {**evidence, "warnings": [*evidence["warnings"], text]}
+    write_derived_series(output, series, volume, factual, evidence, scale)
+    return evidence
 
 
 def write_labels(output: Path, scan: Scan, labels: Volume) -> Path:

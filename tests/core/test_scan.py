@@ -9,7 +9,7 @@ from phantoms import affine_of, distinct_voxels, rotation, save, slice_dataset, 
 from cfmri_core.dicom.read import find_series
 from cfmri_core.errors import CfmriError, DicomReadError, GeometryError, RequestError
 from cfmri_core.io.nifti import sidecar_of, write_nifti
-from cfmri_core.io.scan import describe, read_scan, write_counterfactual, write_labels
+from cfmri_core.io.scan import describe, read_scan, write_anatomy_edit, write_counterfactual, write_labels
 from cfmri_core.volume import Volume
 
 VOXELS = distinct_voxels()
@@ -43,6 +43,20 @@ def test_dicom_and_nifti_give_the_same_scan(dicom, nifti):
     assert one.acquisition.parameters == other.acquisition.parameters
     assert (one.series is None, other.series is None) == (False, True)
     assert other.volume.voxels.dtype == np.float32
+
+
+def test_edited_anatomy_that_is_brighter_than_16_bits_hold_is_cut_and_said_to_be(tmp_path, dicom):
+    """As in a series that this package spread over all 16 bits."""
+    scan = read_scan(dicom)
+    voxels = scan.volume.voxels.copy()
+    voxels[0, 0, :2] = 65535, 66000
+    within = write_anatomy_edit(tmp_path / "a", scan, scan.volume, EVIDENCE)
+    beyond = write_anatomy_edit(tmp_path / "b", scan, scan.volume.with_voxels(voxels), EVIDENCE)
+    exact = write_anatomy_edit(tmp_path / "c.nii.gz", scan, scan.volume.with_voxels(voxels), EVIDENCE)
+    assert within["warnings"] == exact["warnings"] == []
+    assert "range: 1 voxels lie beyond the source's 16 bits" in beyond["warnings"][0]
+    assert json.loads((tmp_path / "b" / "evidence.json").read_text())["warnings"] == beyond["warnings"]
+    assert read_scan(tmp_path / "b").volume.voxels.max() == 65535
 
 
 def test_description_of_a_series(dicom):
