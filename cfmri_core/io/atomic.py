@@ -135,5 +135,15 @@ def _disk_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResourceError(
-            f"Cannot write {target}: {error.strerror or error}.", "Check free space and permissions, then try again."
+            f"Cannot write {target}: {_reason(error)}.", "Check free space and permissions, then try again."
         ) from error
+
+
+def _reason(error: OSError) -> str:
+    """What the system said: pydicom wraps it in an error whose text is a traceback, shutil in a list of every file."""
+    if isinstance(error, shutil.Error):
+        return str(error.args[0][-1][-1])
+    first: BaseException = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    return getattr(first, "strerror", None) or str(error)

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -115,3 +116,25 @@ def test_mount_point_is_refused_before_any_work(tmp_path, monkeypatch):
 def test_place_that_cannot_be_written_is_refused_before_any_work():
     with pytest.raises(RequestError, match=r"/proc/result: no result .*Give another folder"):
         require_replaceable(Path("/proc/result"))
+
+
+def test_a_full_disk_is_named_even_where_a_library_wraps_it(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def as_pydicom():
+        try:
+            raise full
+        except OSError as error:
+            raise OSError(f"With tag got exception: {error}\nTraceback (most recent call last):") from error
+
+    def as_shutil():
+        raise shutil.Error([("from", "to", f"{full}: 'from' -> 'to'")])
+
+    for failing in (as_pydicom, as_shutil):
+        with (
+            pytest.raises(ResourceError, match=r"Cannot write .*No space left on device") as caught,
+            atomic_folder(tmp_path / "out"),
+        ):
+            failing()
+        assert "Traceback" not in caught.value.message
+        assert "[(" not in caught.value.message
