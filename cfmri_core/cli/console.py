@@ -94,13 +94,15 @@ def progress_shown() -> Iterator[Progress]:
 
 
 class _Lines:
-    """Print a progress line when the last one is some seconds old, and at the end."""
+    """Print a progress line when the last one is some seconds old, and at the end; the same end is told once."""
 
     def __init__(self) -> None:
         self._printed_at = -float("inf")
+        self._told: tuple[int, int, str] | None = None
 
     def __call__(self, step: int, total: int, message: str) -> None:
         now = time.monotonic()
-        if now - self._printed_at >= _SECONDS_BETWEEN_LINES or step == total:
-            self._printed_at = now
+        is_end = step == total and (step, total, message) != self._told
+        if now - self._printed_at >= _SECONDS_BETWEEN_LINES or is_end:
+            self._printed_at, self._told = now, (step, total, message)
             note(f"{message or 'working'}: {step} of {total}")

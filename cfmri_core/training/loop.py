@@ -115,8 +115,8 @@ def train(
         elif keeper.is_due():
             keeper.keep()
         left = (time.monotonic() - started) / max(1, state.step - first) * (schedule.iterations - state.step)
-        best = f"best {state.best_score:.4f}, " if state.best else ""
-        message = f"loss {value:.4f}, {best}{left:.0f} s left"
+        best = f"best {state.best_score:.4f}" if state.best else "not validated yet"
+        message = f"loss {value:.4f}, {best}, {left:.0f} s left"
         progress(state.step, schedule.iterations, _told(message, state, keeper, value))
     writer.close()
     if not state.best:  # it was stopped before the first validation, and goes on to no later step than that

@@ -15,6 +15,15 @@ def test_lines_come_seldom_but_the_last_always(capsys):
     assert lines == ["editing: 1 of 100", "editing: 100 of 100"]
 
 
+def test_an_end_that_is_polled_again_and_again_is_told_once(capsys):
+    with console.progress_shown() as progress:
+        for _ in range(5):
+            progress(0, 0, "loading")
+        for _ in range(5):
+            progress(3, 3, "editing")
+    assert capsys.readouterr().err.splitlines() == ["loading: 0 of 0", "editing: 3 of 3"]
+
+
 def test_a_terminal_gets_a_bar(monkeypatch):
     drawn = []
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
