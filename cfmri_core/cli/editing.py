@@ -179,17 +179,16 @@ def require_writable(output: Path) -> None:
     """Refuse, before any work is done, what a counterfactual could not be written to.
 
     Raises:
-        RequestError: As `require_unused`; or a series' folder could not be put into place.
+        RequestError: As `require_unused`; or the result could not be put into place.
     """
     from cfmri_core.io.atomic import require_replaceable
     from cfmri_core.io.nifti import is_nifti_path, with_ending
 
     require_unused(output)
-    if not is_nifti_path(output):
-        require_replaceable(output)
-        return
-    for ending in (".json", "_evidence.json"):
-        require_unused(with_ending(output, ending))
+    require_replaceable(output)
+    if is_nifti_path(output):
+        for ending in (".json", "_evidence.json"):
+            require_unused(with_ending(output, ending))
 
 
 def _changes(assignments: list[str], like: Path | None, preset: str | None) -> Mapping[str, str | float]:

@@ -134,6 +134,13 @@ def test_what_would_be_written_beside_an_image_is_not_replaced_either(cfmri, ser
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
+def test_a_nifti_that_could_not_be_written_is_refused_before_any_work(cfmri, series, models):
+    outcome = cfmri("edit", series, "/proc/o.nii.gz", "--preset", "siemens-trio-3t")
+    assert outcome.code == 2
+    assert "/proc/o.nii.gz: no result could be put into its place" in outcome.err
+    assert "editing" not in outcome.err
+
+
 def test_the_current_folder_is_refused_with_a_folder_that_would_do(cfmri, series, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome = cfmri("edit", series, ".", "--preset", "siemens-trio-3t", "--uncertainty", "2")
