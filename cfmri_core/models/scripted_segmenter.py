@@ -52,7 +52,11 @@ class ScriptedSegmenter(Segmenter):
         try:
             content = folder.read_bytes()
             module = torch.jit.load(str(folder), map_location=device)  # type: ignore[no-untyped-call]
-        except (OSError, RuntimeError, ValueError) as error:
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot read {folder}: {error.strerror or error}.", "Give a model folder, or a TorchScript file (.ts)."
+            ) from error
+        except (RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"{folder} is not a readable TorchScript file.", "Write it with torch.jit.script(...).save(...)."
             ) from error
