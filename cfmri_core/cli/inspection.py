@@ -13,7 +13,8 @@ import typer
 
 from cfmri_core import __version__
 from cfmri_core.cli.console import emit, formatted, table
-from cfmri_core.errors import CfmriError, CheckpointError
+from cfmri_core.cli.server import app_folder
+from cfmri_core.errors import CfmriError, CheckpointError, ResourceError
 
 _PACKAGES = ("torch", "monai", "numpy", "pydicom", "highdicom", "nibabel", "SimpleITK", "monailabel", "slicer-core")
 _OPTIONAL = {"monailabel": "cfmri serve", "slicer-core": "the tests of the 3D Slicer module"}
@@ -64,9 +65,9 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON only.")
 
 def _description_text(description: dict[str, Any]) -> str:
     acquisition = description.get("acquisition", {})
-    lines = [
-        f"{key}: {_compact(value)}" for key, value in description.items() if key != "acquisition" and value is not None
-    ]
+    refusal = description.get("refusal")
+    shown = {**description, "refusal": refusal and f"{refusal['message']} {refusal['hint']}"}
+    lines = [f"{key}: {_compact(value)}" for key, value in shown.items() if key != "acquisition" and value is not None]
     rows = [("parameter", "value", "source")]
     for name, entry in acquisition.items():
         rows.append((name, formatted(entry.get("value")), _source_text(entry)))
@@ -147,6 +148,12 @@ def _missing(report: dict[str, Any]) -> list[dict[str, Any]]:
         for kind, model in report["models"].items()
         if not model["found"]
     ]
+    try:
+        app_folder()
+    except ResourceError as error:
+        missing.append(
+            {"what": "the MONAI Label app", "required": False, "needed_for": "cfmri serve", "mend": str(error)}
+        )
     return missing
 
 
@@ -161,7 +168,8 @@ def _report_text(report: dict[str, Any]) -> str:
     ]
     for kind, model in report["models"].items():
         if model["found"]:
-            lines.append(f"model {kind}: {model['folder']} (preset {model['preset']}, sha256 {model['sha256'][:12]})")
+            preset = f"preset {model['preset']}, " if model["preset"] else ""
+            lines.append(f"model {kind}: {model['folder']} ({preset}sha256 {model['sha256'][:12]})")
             lines.append(f"  card: {model['card'] or 'none'}")
     for entry in report["missing"]:
         need = "REQUIRED" if entry["required"] else f"needed for {entry['needed_for']}"

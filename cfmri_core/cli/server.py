@@ -99,6 +99,7 @@ def demo(
     """Run the whole mission once on simulated studies, through HTTP, and write an HTML report."""
     from cfmri_core import demo as demonstration
 
+    app_folder()  # without it, only the server at the end would tell
     with progress_shown() as progress:
         if keep_serving:
             studies = demonstration.prepare_studies(out, progress)

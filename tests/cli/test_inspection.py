@@ -1,5 +1,7 @@
 """`doctor` and `info`."""
 
+import shutil
+
 import pytest
 
 from cfmri_core.cli import inspection
@@ -39,3 +41,21 @@ def test_an_absent_optional_package_is_told_but_is_no_failure(cfmri, models, mon
     outcome = cfmri("doctor")
     assert outcome.code == 0
     assert "missing: package monailabel (needed for cfmri serve)" in outcome.out
+
+
+def test_doctor_says_that_a_wheel_has_no_server(cfmri, models, tmp_path, monkeypatch):
+    monkeypatch.setenv("CFMRI_APP", str(tmp_path))
+    outcome = cfmri("doctor")
+    assert outcome.code == 0
+    assert "missing: the MONAI Label app (needed for cfmri serve). No MONAI Label app in" in outcome.out
+    assert "Set CFMRI_APP" in outcome.out
+
+
+def test_why_a_series_is_no_volume_is_told_in_words(cfmri, series, tmp_path):
+    (tmp_path / "some").mkdir()
+    for file in sorted(series.iterdir())[::4]:
+        shutil.copy(file, tmp_path / "some")
+    for file in sorted(series.iterdir())[1:2]:
+        shutil.copy(file, tmp_path / "some")
+    refusal = cfmri("info", tmp_path / "some", "--json").json()["refusal"]
+    assert f"refusal: {refusal['message']} {refusal['hint']}\n" in cfmri("info", tmp_path / "some").out

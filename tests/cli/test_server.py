@@ -24,6 +24,14 @@ def test_another_app_folder_can_be_named(tmp_path, monkeypatch):
     assert server.app_folder() == tmp_path
 
 
+def test_a_demo_without_the_app_ends_before_any_work(cfmri, tmp_path, monkeypatch):
+    monkeypatch.setenv("CFMRI_APP", str(tmp_path))
+    outcome = cfmri("demo", tmp_path / "out")
+    assert outcome.code == ResourceError.exit_code
+    assert "No MONAI Label app" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def launched(monkeypatch):
     """What the launcher is called with, instead of being called."""
