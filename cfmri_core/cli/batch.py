@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfmri_core.cli.console import emit, note, progress_shown, table
+from cfmri_core.cli.console import emit, note, progress_shown, table, warn
 from cfmri_core.errors import RequestError
 from cfmri_core.io.json_text import json_text
 
@@ -80,7 +80,7 @@ def batch(
     job = Job(source, out.resolve(), _model_root(model), devices, max(1, torch.get_num_threads() // count))
     planned = Batch(job, wanted)
     if dry_run:
-        _dry_run(planned, out, series, plan, as_json)
+        _dry_run(planned, [edit.name for edit in wanted], out, series, plan, as_json)
         return
     with progress_shown() as progress:
         summary = planned.run(
@@ -101,6 +101,8 @@ def _close(summary: dict[str, Any], out: Path, as_json: bool) -> None:
         note(f"{text}. SYNTHETIC, not for diagnosis.")
         if to_do:
             note(f"{to_do} still to do, as the archive does not offer their series now: {_first(summary['to_do'])}.")
+        for name in (name for name, edit in summary["edits"].items() if not sum(edit["states"].values())):
+            warn(f"edit '{name}' selected no series: see its 'where', and what the report says is left out.")
         if summary["changed"]:
             note(f"{summary['changed']} made before their series changed: --retry-failed makes them again.")
         emit(None, as_json, f"Report: {out / 'report.html'}")
@@ -171,11 +173,13 @@ def _told(progress: Progress, as_json: bool) -> Callable[[Standing], None]:
     return tell
 
 
-def _dry_run(planned: Batch, out: Path, series: int | None, plan: Path | None, as_json: bool) -> None:
+def _dry_run(
+    planned: Batch, names: Sequence[str], out: Path, series: int | None, plan: Path | None, as_json: bool
+) -> None:
     from cfmri_core.batch.ledger import LedgerReport
     from cfmri_core.batch.timeline import MACHINES, plan_rows, timeline, write_plan
 
-    counted: Counter[str] = Counter()
+    counted: Counter[str] = Counter(dict.fromkeys(names, 0))
     left_out: Counter[str] = Counter()
     total = 0
     with progress_shown() as progress:

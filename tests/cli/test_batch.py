@@ -120,6 +120,19 @@ def test_a_plan_has_as_many_items_a_series_as_the_edits_select(batch, tmp_path):
     assert "2 such series, 3 items" in batch("--dry-run").out
 
 
+def test_an_edit_that_selects_nothing_is_named(batch, tmp_path):
+    (tmp_path / "edits.yaml").write_text(
+        EDITS + "  - {name: misspelt, where: {manufacturer: Siemns}, set: {echo_time_ms: 2}}\n"
+    )
+    planned = batch("--dry-run").out
+    assert "misspelt      0" in planned
+    assert "shorter-echo  2" in planned
+    outcome = batch()
+    assert outcome.code == 0
+    assert "warning: edit 'misspelt' selected no series" in outcome.err
+    assert "shorter-echo" not in outcome.err
+
+
 def test_there_is_no_plan_without_timings(batch, tmp_path):
     outcome = batch("--dry-run", "--plan", tmp_path / "plan.md")
     assert outcome.code == 2
