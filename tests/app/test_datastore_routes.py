@@ -6,11 +6,13 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cfmri_server.state import StateFolder
 
 from app.answers import refusal
 from app.archive_server import wait_until
+from cfmri_core.io.nifti import read_nifti, write_nifti
 
 
 def everything(root: Path) -> set[Path]:
@@ -109,6 +111,16 @@ def test_refused_uploads_leave_nothing(server, content):
     refusal(server.http.put("/datastore/image?image=..", files={"file": ("a.nii.gz", content)}), 422)
     refusal(server.http.put("/datastore/label?image=absent", files={"label": ("a.nii.gz", content)}), 404)
     refusal(server.http.put("/datastore/label?image=sub-0001", files={"label": ("a.exe", content)}), 422)
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+def test_a_constant_image_is_refused_before_a_training_fails_on_it(server, tmp_path):
+    volume = read_nifti(server.studies / ".monailabel/datastore/sub-0001.nii.gz")
+    path = tmp_path / "constant.nii.gz"
+    write_nifti(path, volume.with_voxels(np.full_like(volume.voxels, 7)), None)
+    answer = server.http.put("/datastore/image?image=constant", files={"file": (path.name, path.read_bytes())})
+    assert "constant" in refusal(answer, 422)["message"]
+    assert not list(server.studies.rglob("constant*"))
 
 
 def test_no_bad_label_and_no_bad_info_is_accepted(server, content):

@@ -20,6 +20,7 @@ from cfmri_core.io.atomic import atomic_file, write_text
 from cfmri_core.io.json_text import json_text
 from cfmri_core.io.nifti import read_sidecar, sidecar_of, write_nifti
 from cfmri_core.progress import Progress, silent
+from cfmri_core.slices import IntensityScale
 from cfmri_core.volume import Volume
 from cfmri_server.identifiers import (
     IMAGE_EXTENSIONS,
@@ -74,7 +75,7 @@ class ContainedDatastore(LocalDatastore):
         Raises:
             FieldError: The id or the kind of file is not accepted, or there is something of that id.
             AcquisitionError: An acquisition parameter is out of range.
-            DicomReadError, GeometryError, TooLargeError: It is not one 3D image that can be read.
+            DicomReadError, GeometryError, TooLargeError: It is not one 3D image that can be read, or it is constant.
         """
         require_image_id(image_id)
         require_image_extension(image_filename)
@@ -83,6 +84,7 @@ class ContainedDatastore(LocalDatastore):
         source = Path(image_filename)
         with nameless(source.parent):
             volume = read_image(source).volume
+            IntensityScale.of(volume.voxels)  # a constant image would fail each training it gets into
         kept, sidecar = Path(self._datastore.image_path()) / info["name"], self._sidecar(image_id)
         with self._listed() as images:
             if self._is_there(image_id, kept) or self._files_of(image_id) or self._is_own(sidecar):
