@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 
 from cfmri_core.errors import RefusedError, RequestError
+from cfmri_core.io.scan import read_scan
+from cfmri_core.models.direct_editor import DirectEditor
+from cfmri_core.models.iap_predictor import IapPredictor
+from cfmri_core.models.model_folder import locate_model
 from cfmri_core.pipeline.acceptance import Acceptance, AnatomyLimits
 from cfmri_core.pipeline.counterfactual import Counterfactual
-from cfmri_core.pipeline.support import Verdict, fit_training_support, write_training_support
+from cfmri_core.pipeline.support import LEVELS, Verdict, fit_training_support, write_training_support
 from cfmri_core.pipeline.trust import (
     Support,
     Trust,
@@ -20,6 +24,7 @@ from cfmri_core.pipeline.trust import (
 )
 from cfmri_core.pipeline.uncertainty import UncertaintyCalibration, write_uncertainty
 from cfmri_core.simulation.protocols import PRESETS
+from cfmri_core.simulation.study import StudyPlan, simulate_study
 from cfmri_core.slices import IntensityScale, slab
 from cfmri_core.volume import Volume
 
@@ -200,3 +205,14 @@ def test_a_predictor_of_few_subjects_has_no_image_statistics(predictor, tmp_path
     trust = Trust.of(Editor(), tmp_path / "none", (predictor, tmp_path))
     assert trust.image is None
     assert trust.judges.error.subjects == 3
+
+
+def test_the_shipped_models_know_no_scan_after_contrast_agent(tmp_path):
+    folders = {kind: locate_model(kind) for kind in ("direct_editor", "iap_predictor")}
+    models = DirectEditor.load(folders["direct_editor"]), IapPredictor.load(folders["iap_predictor"])
+    trust = Trust.of(models[0], folders["direct_editor"], (models[1], folders["iap_predictor"]))
+    for seed in (992001, 992002):
+        plan = StudyPlan(enhanced=True, slab_mm=12)
+        scan = read_scan(simulate_study(tmp_path / str(seed), seed, plan) / "dicom")
+        parameters = scan.acquisition.parameters
+        assert trust.support(scan.volume, parameters, parameters).parts["image"].verdict == LEVELS[-1]
