@@ -186,6 +186,7 @@ def test_parts_can_be_asked_for_alone(server):
         ({"factual": {"field_strength_t": 99}}, "field_strength_t", "0.01 to 12 T"),
         ({"factual": {"shoe_size": 42}}, "shoe_size", "manufacturer"),
         ({"factual": 3}, "factual", "object"),
+        ({"seed": -1}, "seed", "0 to 2147483647"),
         ({"steps": 0}, "steps", "1 to"),
         ({"steps": 51, "method": "paper"}, "steps", "1 to 50"),
         ({"method": "magic"}, "method", "inversion"),

@@ -104,7 +104,8 @@ async def _bare(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(detail, dict):
         is_body = detail == "There was an error parsing the body"  # such as JSON too deep for the parser
         status = 422 if is_body else status
-        detail = detail_of(FieldError(f"{detail or 'The request failed'}.", field="body" if is_body else ""))
+        message = str(detail or "The request failed").rstrip(".")
+        detail = detail_of(FieldError(f"{message}.", field="body" if is_body else ""))
     return JSONResponse({"detail": detail}, status, getattr(error, "headers", None))
 
 

@@ -367,5 +367,5 @@ def _accepted(schema: type[RequestParams], first: Mapping[str, Any]) -> str:
     parts = [part for part in described.get("anyOf", [described]) if part.get("type") != "null"]
     part = parts[0] if parts else {}
     if "minimum" in part:
-        return f"{part['minimum']:g} to {part['maximum']:g}"
+        return f"{part['minimum']:.10g} to {part['maximum']:.10g}"
     return str(part.get("pattern") or part.get("type", ""))
