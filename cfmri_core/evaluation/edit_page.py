@@ -74,6 +74,7 @@ def edit_section(files: Sequence[ResultFile]) -> str:
     aims = aim_rows(aggregate, lambda value: f"{value:.3g}")
     if aims:
         lines += ["### Aims, set before the run", "", *markdown_table(["Aim", "Arm", "Reached", "Met"], aims), ""]
+        lines += ["An aim that a *second scan* misses too lies beyond what the judge can tell.", ""]
     lines += [*_tests(main), *main.own_tables()]
     for other in others:
         lines += [f"### {_VARIANTS.get(other.name, other.name)}", "", *_kind_tables(other, "####")]
@@ -115,8 +116,10 @@ def _singles(aggregate: Aggregate) -> list[str]:
     kinds = sorted(kind for kind in aggregate if kind.startswith(_SINGLE))
     if not kinds:
         return []
-    arms = [arm for arm in aggregate[kinds[0]] if arm not in ("truth", "source")]
     slopes = {kind: {arm: found.get("slope_noise_free") for arm, found in aggregate[kind].items()} for kind in kinds}
+    # An arm with noise of its own has no slope without noise.
+    known = {arm for found in slopes.values() for arm, slope in found.items() if slope is not None}
+    arms = [arm for arm in aggregate[kinds[0]] if arm in known - {"truth", "source"}]
     rows = [[kind.removeprefix(_SINGLE), *(interval_text(slopes[kind].get(arm), 2) for arm in arms)] for kind in kinds]
     return ["### One parameter alone: change recovered", "", *markdown_table(["Parameter", *arms], rows), ""]
 
