@@ -76,8 +76,10 @@ def test_a_bad_label_is_neither_stored_nor_queued(datastore, archive, tmp_path, 
 
 
 def test_a_series_that_is_still_in_the_archive_is_not_overwritten(datastore, tmp_path):
+    image = tmp_path / "image.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.eye(4)), image)
     with pytest.raises(FieldError, match="already"):
-        datastore.add_image(UID, label_file(tmp_path, 1), {})
+        datastore.add_image(UID, str(image), {})
 
 
 def test_deleting_drops_copy_and_labels_and_the_series_stays_listed(datastore, tmp_path):

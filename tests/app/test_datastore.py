@@ -22,15 +22,22 @@ from cfmri_core.io.nifti import read_nifti
 from cfmri_core.volume import Volume
 
 
+def voxels(value: int) -> np.ndarray:
+    """All but one of that value: an image must not be constant."""
+    made = np.full((2, 2, 2), value, np.uint8)
+    made[0, 0, 0] = 0 if value else 1
+    return made
+
+
 def write_nifti(path: Path, value: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(np.full((2, 2, 2), value, np.uint8), np.eye(4)), path)
+    nibabel.save(nibabel.Nifti1Image(voxels(value), np.eye(4)), path)
     return path
 
 
 def write_nrrd(path: Path, value: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, Volume(np.full((2, 2, 2), value, np.uint8), np.eye(4)))
+    write_image(path, Volume(voxels(value), np.eye(4)))
     return path
 
 
@@ -101,9 +108,9 @@ def test_training_sees_what_was_stored_whatever_its_format(datastore, folder, tm
     datastore.save_label("scan-1", str(write(tmp_path / "u" / f"l{extension}", 1)), "final", {})
     datastore.add_image("scan-2", str(write(tmp_path / "u" / f"i{extension}", 7)), {})
     first, second = list_studies(folder)
-    assert set(read_nifti(first.labels_path).voxels.ravel()) == {1}
+    assert np.array_equal(read_nifti(first.labels_path).voxels, voxels(1))
     assert first.labels_path == Path(datastore.get_label_uri("scan-1", "final"))
-    assert set(read_nifti(second.scan_path).voxels.ravel()) == {7}
+    assert np.array_equal(read_nifti(second.scan_path).voxels, voxels(7))
     assert read_nifti(first.labels_path).voxels.dtype == np.uint8
 
 

@@ -44,7 +44,7 @@ def test_a_torchscript_file_and_no_result_file(cfmri, studies, models, tmp_path,
     ("options", "words"),
     [
         (("--parameter", "colour"), "cannot change 'colour'"),
-        (("--segmenter", "absent.ts"), "not a readable TorchScript file"),
+        (("--segmenter", "absent.ts"), "absent.ts: No such file or directory"),
         (("--method", "magic"), "'magic' is not a method"),
     ],
 )
