@@ -115,9 +115,7 @@ def train(
         elif keeper.is_due():
             keeper.keep()
         left = (time.monotonic() - started) / max(1, state.step - first) * (schedule.iterations - state.step)
-        best = f"best {state.best_score:.4f}" if state.best else "not validated yet"
-        message = f"loss {value:.4f}, {best}, {left:.0f} s left"
-        progress(state.step, schedule.iterations, _told(message, state, keeper, value))
+        progress(state.step, schedule.iterations, _told(f"{left:.0f} s left", state, keeper, value))
     writer.close()
     if not state.best:  # it was stopped before the first validation, and goes on to no later step than that
         state.keep_if_best(validate(average))
@@ -127,6 +125,8 @@ def train(
 
 def _told(text: str, state: _State, keeper: _Keeper, loss: float | None = None) -> TrainingStep:
     best = state.best_score if math.isfinite(state.best_score) else None
+    if loss is not None:
+        text = f"loss {loss:.4f}, {'not validated yet' if best is None else f'best {best:.4f}'}, {text}"
     return TrainingStep(text, loss=loss, best_score=best, kept_step=keeper.kept_step)
 
 

@@ -53,9 +53,8 @@ def test_doctor_says_that_a_wheel_has_no_server(cfmri, models, tmp_path, monkeyp
 
 def test_why_a_series_is_no_volume_is_told_in_words(cfmri, series, tmp_path):
     (tmp_path / "some").mkdir()
-    for file in sorted(series.iterdir())[::4]:
-        shutil.copy(file, tmp_path / "some")
-    for file in sorted(series.iterdir())[1:2]:
+    files = sorted(series.iterdir())
+    for file in (*files[::4], files[1]):
         shutil.copy(file, tmp_path / "some")
     refusal = cfmri("info", tmp_path / "some", "--json").json()["refusal"]
     assert f"refusal: {refusal['message']} {refusal['hint']}\n" in cfmri("info", tmp_path / "some").out

@@ -119,6 +119,14 @@ def test_missed_aims_are_said(results):
     assert ("there and back at least 40 dB", "fast") not in rows
 
 
+def test_what_is_not_asked_for_is_held_against_a_second_scan_too():
+    moved = {"flip_angle_deg moved": {"mean": 0.2}}
+    rows = aim_rows({"single echo_time_ms": {"fast": moved, "second scan": moved}}, lambda value: f"{value:.2f}")
+    assert [row[1:] for row in rows] == [
+        [arm, "0.20 (flip_angle_deg moved)", "**no**"] for arm in ("fast", "second scan")
+    ]
+
+
 def test_of_several_figures_the_worst_decides():
     seen = {"manufacturer_model fooled": {"mean": 0.97}, "scan_options fooled": {"mean": 0.9}}
     (row,) = aim_rows({"cross-vendor": {"fast": seen}}, lambda value: f"{value:.2f}")
