@@ -15,19 +15,15 @@ from cfmri_core.simulation.protocols import RANGES
 _UNKNOWN = 0.5
 
 
-def acquisition_distance(first: AcquisitionParameters, second: AcquisitionParameters) -> float:
-    """Return how unlike two acquisitions are: the mean over the parameters of a distance from 0 to 1.
-
-    Text and field strength are the same (0) or another (1). Other numbers differ by their share of the published range
-    of the parameter, at most 1. A value that only one of them knows counts half.
-    """
-    return float(_distances(_columns([first]), second)[0])
-
-
 def distances_to_nearest(
     cases: Sequence[AcquisitionParameters], labelled: Sequence[AcquisitionParameters]
 ) -> NDArray[np.float64]:
-    """Return each case's distance to the nearest labelled one, shape ``(cases,)``: 1 for all while none is labelled."""
+    """Return how unlike each case is to the nearest labelled one, shape ``(cases,)``: 1 for all while none is labelled.
+
+    A distance is the mean over the parameters of one from 0 to 1. Text and field strength are the same (0) or another
+    (1). Other numbers differ by their share of the published range of the parameter, at most 1. A value that only one
+    of the two knows counts half.
+    """
     columns, nearest = _columns(cases), np.ones(len(cases))
     for other in set(labelled):
         np.minimum(nearest, _distances(columns, other), out=nearest)

@@ -15,7 +15,7 @@ from cfmri_core.errors import RequestError
 
 RANDOM, COVERAGE, DISAGREEMENT = "random", "acquisition_coverage", "counterfactual_disagreement"
 STRATEGIES = (RANDOM, COVERAGE, DISAGREEMENT)
-#: What a case whose acquisition is labelled already still counts, on the scale of `acquisition_distance`: at a hospital
+#: What a case whose acquisition is labelled already still counts, on the scale of `distances_to_nearest`: at a hospital
 #: with one scanner and protocol the disagreement alone decides.
 _LEAST_REMOTENESS = 0.05
 
